@@ -1,0 +1,77 @@
+# Everything a developer or CI runs. `make help` lists the targets.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+DISTRIBUTIONS := protocol operator images/client images/aggregator cli
+PROJECTS := VERSION pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
+# The first interpreter in the supported range; PYTHON=… overrides it.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+  if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then echo $$p; break; fi; done)
+
+##@ Use it
+.PHONY: help demo lab
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.run ## Set everything up and run a federated job: 5 clients, 20 rounds, real data
+	@$(BIN)/fedjob run examples/01-minimal.yaml $(ARGS)
+
+lab: $(VENV)/.run ## Start three clients (8001-8003) and an aggregator (9000) to talk to with curl
+	@$(BIN)/fedjob lab $(ARGS)
+
+##@ Work on it
+.PHONY: init fmt lint types test test-unit test-integration generate verify requirements bench clean
+init: $(VENV)/.dev ## Set up .venv with the programs, the tests' and the linters' packages
+
+fmt: $(VENV)/.dev ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --quiet .
+
+lint: $(VENV)/.dev ## Lint: style, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+
+types: $(VENV)/.dev ## Check the types
+	$(BIN)/mypy
+
+test: $(VENV)/.dev ## Set everything up and run the unit and integration tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-unit: $(VENV)/.dev ## Run the unit tests (seconds, no network)
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+test-integration: $(VENV)/.dev ## Run the integration tests (real processes on loopback)
+	$(BIN)/python -m pytest tests/integration $(ARGS)
+
+generate: $(VENV)/.dev ## Write the files that are made from the code
+	$(BIN)/python docs/generate.py
+
+verify: generate ## Fail if a generated file is not up to date
+	@git diff --exit-code -- docs || { echo "generated files differ: commit the result of 'make generate'"; exit 1; }
+	@test -z "$$(git ls-files --others --exclude-standard docs)" || { echo "generated files are not committed"; exit 1; }
+
+requirements: ## Compile requirements/*.txt again (needs uv; ARGS=--upgrade moves versions)
+	requirements/compile $(ARGS)
+
+bench: $(VENV)/.dev ## Measure everything in docs/performance.md side by side
+	$(BIN)/python bench/bench.py $(ARGS)
+
+clean: ## Remove .venv and everything that was made
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set-up: a stamp per requirements file, so that a second call takes no time.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "fedjob needs Python 3.11, 3.12 or 3.13 and found none on PATH; install one or call make with PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(BIN)/python requirements/run.txt $(PROJECTS)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e ./%)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
