@@ -1,0 +1,424 @@
+"""Messages of the aggregator's and the client's ``/v1`` APIs. Paths are in `fedjob_protocol.routes`."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from fedjob_protocol.round import RoundState
+from fedjob_protocol.wire import (
+    Answer,
+    ClientIndex,
+    Message,
+    Metrics,
+    Name,
+    RoundNumber,
+    Sha256,
+    ShortText,
+    Url,
+    Xxh3,
+)
+
+SCALE_BITS = 30
+"""Default fixed-point scale of the fold: a delta is rounded to multiples of 2^-30."""
+MAX_PARTICIPANTS = 100_000
+DEFAULT_MAX_MODEL_BYTES = 8 << 30
+"""Largest initial model that an aggregator accepts unless the job says otherwise, in bytes."""
+
+
+class Weighting(StrEnum):
+    """How updates are weighted in the mean."""
+
+    EXAMPLES = "Examples"
+    """By the number of training examples behind each update."""
+    UNIFORM = "Uniform"
+    """Each update counts the same."""
+
+
+class Strategy(Message):
+    """How updates become the next model."""
+
+    name: Name = "FedAvg"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Base(Message):
+    """The committed model that a round starts from."""
+
+    round: RoundNumber
+    digest: Sha256
+
+
+class Participant(Message):
+    """One client that a round may hear from."""
+
+    client: ClientIndex
+    name: Name
+    max_examples: int | None = Field(default=None, ge=1, le=2**53)
+    """The number of training examples that the client announced; an update that claims more is refused."""
+
+
+class RoundSpec(Message):
+    """Body of ``PUT /v1/rounds/{r}``: opens a round; the same body again changes nothing.
+
+    Round 0 has no base: it is an upload of the initial model by one participant.
+    """
+
+    job_uid: Name
+    term: int = Field(ge=1)
+    """The operator's reign; a higher one wins, a lower one is refused with ``stale-term``."""
+    attempt: int = Field(ge=1)
+    """One try at this round; a higher one replaces a lower one."""
+    redraw: int = Field(default=0, ge=0)
+    """Which choice of participants this is."""
+    base: Base | None
+    participants: Annotated[tuple[Participant, ...], Field(min_length=1, max_length=MAX_PARTICIPANTS)]
+    clients_per_round: int = Field(ge=1)
+    """The round closes at this many verified reports."""
+    min_reports: int = Field(ge=1)
+    """At the deadline, or when nobody is left to report, the round commits with at least this many."""
+    deadline_seconds: float = Field(gt=0, le=31_536_000)
+    """Seconds from the opening of this attempt."""
+    encoding: Literal["f32"] = "f32"
+    """Updates are deltas in float32, whatever the model's own dtypes are."""
+    scale_bits: int = Field(default=SCALE_BITS, ge=0, le=52)
+    weighting: Weighting = Weighting.EXAMPLES
+    strategy: Strategy = Field(default_factory=Strategy)
+    expects_evaluation: bool = False
+    """Whether the record stays open for an evaluation after the commit."""
+    max_model_bytes: int = Field(default=DEFAULT_MAX_MODEL_BYTES, ge=1)
+    """Round 0 only: largest initial model, in bytes."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RoundSpec":
+        clients = [participant.client for participant in self.participants]
+        if len(set(clients)) != len(clients):
+            raise ValueError("participants: a client is listed twice")
+        if self.min_reports > self.clients_per_round:
+            raise ValueError("minReports is more than clientsPerRound")
+        if self.clients_per_round > len(clients):
+            raise ValueError("clientsPerRound is more than the number of participants")
+        return self
+
+
+class Contribution(Answer):
+    """One update that was folded."""
+
+    client: ClientIndex
+    name: str
+    examples: int
+    bytes: int
+    """Size of the upload's body."""
+    digest: Xxh3
+    received_seconds: float
+    """Seconds from the opening of the attempt until the upload was verified and folded."""
+    transfer_seconds: float
+    """Seconds that the upload took to arrive."""
+    train_seconds: float | None = None
+    """Seconds that the client says it trained."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Training metrics as the client reported them."""
+
+
+class RefusedUpdate(Answer):
+    """One upload that was refused; it is in no sum."""
+
+    client: ClientIndex
+    word: str
+    """A member of `fedjob_protocol.errors.Word`."""
+    detail: str
+    bytes: int
+    """Bytes that were received before it was refused."""
+    attempt: int
+
+
+class FailedClient(Answer):
+    """One participant that definitively failed in this attempt."""
+
+    client: ClientIndex
+    reason: str
+    """A member of `fedjob_protocol.reasons.Reason`."""
+    message: str
+
+
+class StorageProblem(Answer):
+    """Why a checkpoint cannot be written; retried until it can."""
+
+    message: str
+    failures: int
+    """How often in a row."""
+
+
+class Evaluation(Message):
+    """Body of ``PUT /v1/rounds/{r}/evaluation``: closes the record; the same body again changes nothing."""
+
+    job_uid: Name
+    term: int = Field(ge=1)
+    digest: Sha256
+    """The model that was evaluated; another one than the committed is refused."""
+    metrics: Metrics = Field(default_factory=dict)
+    examples: int | None = Field(default=None, ge=0)
+    best: bool = False
+    """Whether the model is the best so far; its checkpoint is kept."""
+    problem: ShortText | None = None
+    """Why there are no metrics, or fewer than expected."""
+
+
+class RoundRecord(Answer):
+    """What is remembered of a committed round: a line of the round log."""
+
+    round: RoundNumber
+    attempt: int
+    redraw: int
+    term: int
+    parent: Sha256 | None
+    """Digest of the model before; ``None`` for round 0."""
+    digest: Sha256
+    model_bytes: int
+    participants: list[int]
+    contributors: list[Contribution]
+    refused: list[RefusedUpdate] = Field(default_factory=list)
+    failed: list[FailedClient] = Field(default_factory=list)
+    examples: int
+    """Sum of the examples behind the folded updates."""
+    started_at: datetime
+    committed_at: datetime
+    duration_seconds: float
+    """From the opening of the attempt to the durable commit."""
+    commit_seconds: float
+    """Of which writing the checkpoint."""
+    close_reason: str
+    """``ClientsPerRound``, ``AllReported`` or ``Deadline``."""
+    expects_evaluation: bool
+    metrics: dict[str, float] | None = None
+    """Evaluation of the committed model; ``None`` when there was none."""
+    evaluation_examples: int | None = None
+    evaluation_problem: str | None = None
+    best: bool = False
+    fingerprint: dict[str, str] = Field(default_factory=dict)
+    """Versions, CPU and thread counts that the bits of the result may depend on."""
+
+
+class RoundView(Answer):
+    """Answer of ``PUT`` and ``GET /v1/rounds/{r}``: where a round is."""
+
+    round: RoundNumber
+    state: RoundState
+    term: int
+    attempt: int
+    boot_id: str
+    """Identity of this run of the aggregator; uploads have to carry it."""
+    reported: list[int] = Field(default_factory=list)
+    """Clients whose updates are folded."""
+    failed: list[FailedClient] = Field(default_factory=list)
+    refused: list[RefusedUpdate] = Field(default_factory=list)
+    """At most the last 100."""
+    seconds_left: float | None = None
+    """Until the deadline, while open."""
+    storage: StorageProblem | None = None
+    record: RoundRecord | None = None
+    """Once committed."""
+
+
+class FailureReport(Message):
+    """Body of ``PUT /v1/rounds/{r}/failures/{client}``: this participant will not report in this attempt."""
+
+    job_uid: Name
+    term: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+    boot_id: Name
+    reason: Annotated[str, Field(max_length=128)]
+    """A member of `fedjob_protocol.reasons.Reason`."""
+    message: ShortText
+
+
+class TensorInfo(Answer):
+    """Name, dtype and shape of one tensor of the model."""
+
+    name: str
+    dtype: str
+    """As in safetensors: ``F32`` or ``F64``."""
+    shape: list[int]
+
+
+class CheckpointInfo(Answer):
+    """A committed model."""
+
+    round: RoundNumber
+    digest: Sha256
+    parent: Sha256 | None
+    bytes: int
+
+
+class AggregatorState(Answer):
+    """Answer of ``GET /v1/state``."""
+
+    protocol: int
+    version: str
+    job_uid: str | None
+    """``None`` until a job's first round was opened here."""
+    term: int
+    boot_id: str
+    committed: CheckpointInfo | None
+    """The last committed model; ``None`` before round 0."""
+    previous: CheckpointInfo | None = None
+    best: CheckpointInfo | None = None
+    tensors: list[TensorInfo] | None = None
+    current: RoundView | None = None
+    """The round that was opened or committed last."""
+
+
+class RoundLog(Answer):
+    """Answer of ``GET /v1/rounds?since=``: records of rounds, oldest first."""
+
+    rounds: list[RoundRecord]
+    more: bool
+    """Whether there are further ones; ask again with ``since`` = the last one's round + 1."""
+
+
+# Client
+
+
+class OptimizerConfig(Message):
+    """The client's optimizer."""
+
+    name: Name = "SGD"
+    parameters: dict[str, float] = Field(default_factory=dict)
+
+
+class TrainingConfig(Message):
+    """Hyperparameters of one local training; part of the identity of the work."""
+
+    epochs: int = Field(default=1, ge=1, le=1_000_000)
+    batch_size: int = Field(default=32, ge=1, le=10_000_000)
+    learning_rate: float = Field(default=0.1, gt=0, le=1e6)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """For trainers of the user's own."""
+    seed: int = Field(ge=0, le=2**63 - 1)
+    """Of (job's seed, round, client): never of attempt or process."""
+
+
+class Destination(Message):
+    """Where the result of a task goes; a new one never makes a client train again."""
+
+    term: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+    boot_id: Name
+    """The aggregator's."""
+    upload_url: Url
+    failure_url: Url
+    deadline_seconds: float = Field(gt=0, le=31_536_000)
+    """Seconds from now until the upload has to be accepted."""
+
+
+class TrainTask(Message):
+    """Body of ``POST /v1/rounds/{r}/train``. Work identity: (job uid, round, base digest, config digest)."""
+
+    job_uid: Name
+    base: Base
+    config: TrainingConfig
+    model_url: Url
+    max_model_bytes: int = Field(default=DEFAULT_MAX_MODEL_BYTES, ge=1)
+    destination: Destination
+
+
+class InitTask(Message):
+    """Body of ``POST /v1/init``: make the initial model and upload it as round 0."""
+
+    job_uid: Name
+    seed: int = Field(ge=0, le=2**63 - 1)
+    destination: Destination
+
+
+class TaskState(StrEnum):
+    """Where a client's task is."""
+
+    FETCHING = "Fetching"
+    TRAINING = "Training"
+    UPLOADING = "Uploading"
+    REPORTED = "Reported"
+    """The aggregator accepted the update."""
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class TaskView(Answer):
+    """Answer of ``POST …/train``, ``POST /v1/init`` and ``GET /v1/rounds/{r}`` on a client."""
+
+    round: RoundNumber
+    state: TaskState
+    term: int
+    attempt: int
+    epoch: int = 0
+    epochs: int = 0
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Of the last finished epoch."""
+    reason: str | None = None
+    message: str | None = None
+    trainings: int = 0
+    """How often this process trained for this work identity: 0 or 1."""
+    transfers_repeated: int = 0
+    """How often the model was fetched or the update was sent again."""
+
+
+class EvaluateTask(Message):
+    """Body of ``POST /v1/evaluate?wait=``: evaluate a committed model. Identity: (job uid, base)."""
+
+    job_uid: Name
+    base: Base
+    model_url: Url
+    max_model_bytes: int = Field(default=DEFAULT_MAX_MODEL_BYTES, ge=1)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class EvaluationState(StrEnum):
+    """Where an evaluation is."""
+
+    RUNNING = "Running"
+    DONE = "Done"
+    FAILED = "Failed"
+
+
+class EvaluationView(Answer):
+    """Answer of ``POST /v1/evaluate``; posting the same task again reads it."""
+
+    base: Base
+    state: EvaluationState
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Finite ones only."""
+    examples: int | None = None
+    seconds: float | None = None
+    reason: str | None = None
+    message: str | None = None
+    """What went wrong, or which metrics were left out because they are not finite."""
+
+
+class ClientInfo(Answer):
+    """Answer of ``GET /v1/info``."""
+
+    protocol: int
+    version: str
+    job_uid: str | None
+    role: str
+    index: int
+    name: str
+    group: str
+    boot_id: str
+    """Identity of this run of the client."""
+    backend: Literal["cpu", "gpu"]
+    examples: int | None = None
+    """Training examples that the client holds; it never claims more."""
+    test_examples: int | None = None
+    fingerprint: dict[str, str] = Field(default_factory=dict)
+
+
+class Announcement(Answer):
+    """The line of JSON that a program prints on standard output once it serves: how a parent learns its address."""
+
+    event: Literal["listening"] = "listening"
+    program: str
+    url: str
+    boot_id: str
+    pid: int

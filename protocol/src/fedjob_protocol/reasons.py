@@ -1,0 +1,92 @@
+"""Why a job waits or failed: a closed list, each with the sentence that the documentation shows."""
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Reason(StrEnum):
+    """Reasons of conditions and phases."""
+
+    # Going well
+    ACCEPTED = "Accepted"
+    STARTING = "Starting"
+    ROUND_IN_PROGRESS = "RoundInProgress"
+    EVALUATING = "Evaluating"
+    ROUNDS_COMPLETED = "RoundsCompleted"
+    TARGET_REACHED = "TargetReached"
+    NO_IMPROVEMENT = "NoImprovement"
+    CLIENTS_READY = "ClientsReady"
+    AGGREGATOR_READY = "AggregatorReady"
+    SUSPENDED = "Suspended"
+    RESUMED = "Resumed"
+    # Waiting
+    WAITING_FOR_CLIENTS = "WaitingForClients"
+    PROVISIONING = "Provisioning"
+    AGGREGATOR_STARTING = "AggregatorStarting"
+    AGGREGATOR_UNREACHABLE = "AggregatorUnreachable"
+    QUORUM_LOST = "QuorumLost"
+    CHECKPOINT_FAILED = "CheckpointFailed"
+    EVALUATION_FAILED = "EvaluationFailed"
+    # Failures of processes
+    CLIENT_LOST = "ClientLost"
+    CRASHED = "Crashed"
+    OOM_KILLED = "OOMKilled"
+    DATA_ERROR = "DataError"
+    TRAINER_ERROR = "TrainerError"
+    # Failures of rounds
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    NON_FINITE_UPDATE = "NonFiniteUpdate"
+    UPDATE_REFUSED = "UpdateRefused"
+    TRANSFER_FAILED = "TransferFailed"
+    NON_FINITE_METRIC = "NonFiniteMetric"
+    # Failures of the job
+    INVALID_SPEC = "InvalidSpec"
+    CHECKPOINT_LOST = "CheckpointLost"
+    FOREIGN_VOLUME = "ForeignVolume"
+    INIT_FAILED = "InitFailed"
+    STARTUP_DEADLINE_EXCEEDED = "StartupDeadlineExceeded"
+    ACTIVE_DEADLINE_EXCEEDED = "ActiveDeadlineExceeded"
+    PROTOCOL_MISMATCH = "ProtocolMismatch"
+
+
+DESCRIPTIONS: Final = MappingProxyType(
+    {
+        Reason.ACCEPTED: "The manifest is valid and the job's layout is fixed.",
+        Reason.STARTING: "The aggregator and the clients are being started.",
+        Reason.ROUND_IN_PROGRESS: "A round is open: clients train and upload.",
+        Reason.EVALUATING: "The round is committed and its model is being evaluated.",
+        Reason.ROUNDS_COMPLETED: "All rounds are committed.",
+        Reason.TARGET_REACHED: "The objective reached `stop.target`.",
+        Reason.NO_IMPROVEMENT: "The objective did not improve for `stop.patienceRounds` evaluations.",
+        Reason.CLIENTS_READY: "Enough clients are ready.",
+        Reason.AGGREGATOR_READY: "The aggregator answers.",
+        Reason.SUSPENDED: "`spec.suspend` is true.",
+        Reason.RESUMED: "`spec.suspend` was set to false.",
+        Reason.WAITING_FOR_CLIENTS: "Fewer clients are ready than the job needs; it goes on when they are back.",
+        Reason.PROVISIONING: "The round's participants are being made ready.",
+        Reason.AGGREGATOR_STARTING: "The aggregator is being started.",
+        Reason.AGGREGATOR_UNREACHABLE: "The aggregator does not answer.",
+        Reason.QUORUM_LOST: "A round got fewer reports than `minReports` in all its attempts.",
+        Reason.CHECKPOINT_FAILED: "The checkpoint cannot be written, for example because the disk is full; retried.",
+        Reason.EVALUATION_FAILED: "The evaluator failed or took too long.",
+        Reason.CLIENT_LOST: "A client was replaced `backoffLimit` times and counts as lost.",
+        Reason.CRASHED: "A process ended without being asked to.",
+        Reason.OOM_KILLED: "A process was killed because it used more memory than its limit.",
+        Reason.DATA_ERROR: "A client cannot read its data.",
+        Reason.TRAINER_ERROR: "A trainer raised an exception.",
+        Reason.DEADLINE_EXCEEDED: "A round's deadline passed below `minReports`.",
+        Reason.NON_FINITE_UPDATE: "A client's update has NaN or infinite values.",
+        Reason.UPDATE_REFUSED: "A client's update was refused; its machine word is in the message.",
+        Reason.TRANSFER_FAILED: "A client could not fetch the model or deliver its update before the deadline.",
+        Reason.NON_FINITE_METRIC: "A metric is not a finite number and was left out.",
+        Reason.INVALID_SPEC: "The manifest contradicts itself.",
+        Reason.CHECKPOINT_LOST: "The aggregator holds fewer committed rounds than the status says; none is repeated.",
+        Reason.FOREIGN_VOLUME: "The aggregator's folder belongs to another job.",
+        Reason.INIT_FAILED: "The initial model could not be made or was refused.",
+        Reason.STARTUP_DEADLINE_EXCEEDED: "The job did not start within `startupDeadlineSeconds`.",
+        Reason.ACTIVE_DEADLINE_EXCEEDED: "The job ran longer than `activeDeadlineSeconds`.",
+        Reason.PROTOCOL_MISMATCH: "A program of another release speaks another protocol version.",
+    }
+)
+"""One sentence per reason, for the documentation."""

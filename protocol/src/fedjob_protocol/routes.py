@@ -1,0 +1,79 @@
+"""Paths, header names, media types and ports, written once."""
+
+from typing import Final
+
+SAFETENSORS_MEDIA_TYPE: Final = "application/vnd.safetensors"
+
+TOKEN_HEADER: Final = "Fedjob-Token"  # noqa: S105 - the header's name
+"""Carries the job's token; a header of its own, because the API server's pod proxy strips ``Authorization``."""
+PROTOCOL_HEADER: Final = "Fedjob-Protocol"
+"""Carries `fedjob_protocol.version.PROTOCOL_VERSION`."""
+TERM_HEADER: Final = "Fedjob-Term"
+ATTEMPT_HEADER: Final = "Fedjob-Attempt"
+BOOT_HEADER: Final = "Fedjob-Boot-Id"
+JOB_HEADER: Final = "Fedjob-Job-Uid"
+EXAMPLES_HEADER: Final = "Fedjob-Examples"
+"""Number of training examples behind an update: a decimal integer."""
+DIGEST_HEADER: Final = "Fedjob-Digest"
+"""``xxh3-128:<hex>`` of an uploaded body; ``sha256:<hex>`` of a served model."""
+METRICS_HEADER: Final = "Fedjob-Metrics"
+"""JSON object of the client's training metrics, at most `MAX_METRICS_HEADER_BYTES`."""
+SECONDS_HEADER: Final = "Fedjob-Train-Seconds"
+"""Seconds that the client trained: a decimal number."""
+ROUND_HEADER: Final = "Fedjob-Round"
+"""Round of a served model."""
+
+MAX_METRICS_HEADER_BYTES: Final = 4096
+MAX_JSON_BODY_BYTES: Final = 1 << 20
+"""Largest JSON request that any endpoint reads, in bytes."""
+
+ROUND_PATH: Final = "/v1/rounds/{round_number}"
+ROUNDS_PATH: Final = "/v1/rounds"
+UPDATE_PATH: Final = "/v1/rounds/{round_number}/updates/{client}"
+FAILURE_PATH: Final = "/v1/rounds/{round_number}/failures/{client}"
+EVALUATION_PATH: Final = "/v1/rounds/{round_number}/evaluation"
+MODEL_PATH: Final = "/v1/models/{which}"
+STATE_PATH: Final = "/v1/state"
+CLIENTS_PATH: Final = "/v1/clients"
+
+TRAIN_PATH: Final = "/v1/rounds/{round_number}/train"
+INIT_PATH: Final = "/v1/init"
+EVALUATE_PATH: Final = "/v1/evaluate"
+INFO_PATH: Final = "/v1/info"
+
+HEALTH_PATH: Final = "/health"
+READY_PATH: Final = "/ready"
+
+AGGREGATOR_PORT: Final = 9000
+CLIENT_PORT: Final = 8000
+METRICS_PORT: Final = 9090
+
+
+def round_path(round_number: int) -> str:
+    """Path of one round, on the aggregator and on a client."""
+    return ROUND_PATH.format(round_number=round_number)
+
+
+def update_path(round_number: int, client: int) -> str:
+    """Path that one client's update of one round is uploaded to."""
+    return UPDATE_PATH.format(round_number=round_number, client=client)
+
+
+def failure_path(round_number: int, client: int) -> str:
+    """Path that one client's definitive failure in one round is reported to."""
+    return FAILURE_PATH.format(round_number=round_number, client=client)
+
+
+def evaluation_path(round_number: int) -> str:
+    """Path that a round's evaluation is posted to."""
+    return EVALUATION_PATH.format(round_number=round_number)
+
+
+def train_path(round_number: int) -> str:
+    """Path of a client's training task for one round."""
+    return TRAIN_PATH.format(round_number=round_number)
+
+
+def model_path(which: str | int) -> str:
+    """Path of a model: ``latest``, ``best`` or a round's number."""
+    return MODEL_PATH.format(which=which)
