@@ -144,6 +144,8 @@ Word = Annotated[
     str, Strict(), Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
 ]
 """The name of something registered: a model, an optimizer, a metric, a data set."""
+MetricName = Annotated[str, Strict(), Field(min_length=1, max_length=64)]
+"""The name of a metric; whatever a trainer reports."""
 Label = Annotated[str, Strict(), Field(min_length=1, max_length=40, pattern=DNS_1035)]
 """A DNS-1035 label of at most 40 characters: names of jobs and groups, so that derived names fit into 63."""
 ObjectName = Annotated[str, Strict(), Field(min_length=1, max_length=253, pattern=DNS_1123_SUBDOMAIN)]

@@ -1,16 +1,27 @@
-"""The closed vocabularies of the resource, spelled as in manifests."""
+"""The closed vocabularies of the resource, spelled as in manifests. Those that also travel are the protocol's own."""
 
 from enum import StrEnum
 
+from fedjob_protocol.config import Device, PartitionScheme
+from fedjob_protocol.messages import Weighting
 
-class PartitionScheme(StrEnum):
-    """How one data set is divided among the clients."""
-
-    IID = "IID"
-    DIRICHLET = "Dirichlet"
-    SHARDS = "Shards"
-    BY_LABEL = "ByLabel"
-    QUANTITY_SKEW = "QuantitySkew"
+__all__ = [
+    "Ack",
+    "Checkpoint",
+    "ClientPods",
+    "ConditionStatus",
+    "ConditionType",
+    "Device",
+    "EvaluationMode",
+    "LateJoiners",
+    "ObjectiveMode",
+    "OnQuorumLoss",
+    "PartitionScheme",
+    "Phase",
+    "RoundState",
+    "Weighting",
+    "WhenDeleted",
+]
 
 
 class Checkpoint(StrEnum):
@@ -19,13 +30,6 @@ class Checkpoint(StrEnum):
     BEST = "Best"
     FINAL = "Final"
     ROUND = "Round"
-
-
-class Weighting(StrEnum):
-    """How much an update counts in the mean."""
-
-    EXAMPLES = "Examples"
-    UNIFORM = "Uniform"
 
 
 class OnQuorumLoss(StrEnum):
@@ -47,14 +51,6 @@ class ClientPods(StrEnum):
 
     PER_JOB = "PerJob"
     PER_ROUND = "PerRound"
-
-
-class Device(StrEnum):
-    """Where a client computes."""
-
-    AUTO = "Auto"
-    CPU = "CPU"
-    GPU = "GPU"
 
 
 class EvaluationMode(StrEnum):

@@ -8,6 +8,7 @@ from fedjob_operator.api.base import (
     Amount,
     FreeForm,
     Label,
+    MetricName,
     Number,
     NumRounds,
     ObjectName,
@@ -23,6 +24,7 @@ from fedjob_operator.api.enums import (
     PartitionScheme,
     Weighting,
 )
+from fedjob_protocol.messages import DEFAULT_MAX_MODEL_BYTES
 
 
 class JobCheckpoint(SpecModel):
@@ -65,8 +67,8 @@ class ModelSpec(SpecModel):
     """Parameters of the model, such as the sizes of its layers. Default: the model's own."""
     init_from: InitFrom | None = None
     """Where the initial model comes from. Default: the ready client with the lowest index makes it from `seed`."""
-    max_bytes: Amount = 1_073_741_824
-    """Largest size of the model in bytes; a larger one is refused. Default 1073741824 (1 GiB)."""
+    max_bytes: Amount = DEFAULT_MAX_MODEL_BYTES
+    """Largest size of the model in bytes; a larger one is refused. Default 8589934592 (8 GiB)."""
 
 
 class Partition(SpecModel):
@@ -74,13 +76,11 @@ class Partition(SpecModel):
 
     scheme: PartitionScheme
     """IID, Dirichlet (label proportions differ), Shards (sorted by label, cut and dealt), ByLabel (each client has
-    some labels only) or QuantitySkew (sizes differ)."""
+    one label) or QuantitySkew (sizes differ)."""
     alpha: Number | None = Field(default=None, gt=0, le=1_000_000)
     """Concentration for Dirichlet and QuantitySkew, more than 0: the smaller, the more the clients differ."""
     shards_per_client: Annotated[int, Whole(1, 10_000)] | None = None
     """Shards that each client gets, for Shards. Default 2."""
-    labels_per_client: Annotated[int, Whole(1, 10_000)] | None = None
-    """Labels that each client gets, for ByLabel. Default 1."""
 
 
 class DataSpec(SpecModel):
@@ -142,9 +142,9 @@ class LearningRateSchedule(SpecModel):
 class Training(SpecModel):
     """What a client does in one round. Immutable."""
 
-    epochs: Annotated[int, Whole(1, 100_000)] = 1
+    epochs: Annotated[int, Whole(1, 1_000_000)] = 1
     """Passes over the client's data in one round. Default 1."""
-    batch_size: Annotated[int, Whole(1, 16_777_216)] = 32
+    batch_size: Annotated[int, Whole(1, 10_000_000)] = 32
     """Examples in one step. Default 32."""
     learning_rate: Number = Field(default=0.1, gt=0, le=1_000_000)
     """Step size, more than 0. Default 0.1."""
@@ -170,7 +170,7 @@ class Strategy(SpecModel):
 class Objective(SpecModel):
     """What the job is after; decides which model is the best. Immutable."""
 
-    metric: Word
+    metric: MetricName
     """Name of a metric that evaluation reports, such as accuracy or loss."""
     mode: ObjectiveMode
     """Whether more (Max) or less (Min) is better."""

@@ -17,6 +17,7 @@ from fedjob_operator.api.base import (
     Digest,
     Index,
     Label,
+    MetricName,
     Number,
     NumClients,
     Path,
@@ -40,7 +41,7 @@ MAX_METRICS = 64
 class Metric(StatusModel):
     """One metric of a model."""
 
-    name: Word
+    name: MetricName
     """Name, such as accuracy."""
     value: Number
     """Value; one that is not finite is left out of the status."""

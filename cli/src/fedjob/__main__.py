@@ -1,0 +1,144 @@
+"""The command line: every command and option is declared here, what it does is in the modules beside this one."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from fedjob.failure import Failure
+from fedjob.lab import run_lab
+from fedjob.predict import predict
+from fedjob.run import Options, run, validate
+from fedjob.show import show_model, show_rounds
+from fedjob.start import init
+from fedjob_protocol import __version__
+
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Text for people, or JSON.",
+)
+RUN_FOLDER = click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+MANIFEST = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fedjob")
+def cli() -> None:
+    """Federated learning from one manifest."""
+
+
+@cli.command("run")
+@MANIFEST
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field: spec.rounds=3.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the run.  [default: runs/NAME, runs/NAME-2, …]",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in the folder (without --dir: the newest of this job)."
+)
+@OUTPUT
+def run_command(file: Path, overrides: tuple[str, ...], folder: Path | None, resume: bool, output: str) -> None:
+    """Run the job in FILE on this machine.
+
+    Exit code 0: Complete. 1: Failed. 2: wrong manifest or usage, nothing was started. 130: interrupted, can be resumed.
+    """
+    sys.exit(run(Options(file=file, overrides=overrides, folder=folder, resume=resume, as_json=output == "json")))
+
+
+@cli.command("validate")
+@MANIFEST
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field: spec.rounds=3.")
+def validate_command(file: Path, overrides: tuple[str, ...]) -> None:
+    """Check the manifest in FILE. Exit code 0: valid. 2: not, one line per problem."""
+    sys.exit(validate(file, overrides))
+
+
+@cli.command("init")
+@click.argument("file", metavar="[FILE]", type=click.Path(dir_okay=False, path_type=Path), default=Path("job.yaml"))
+def init_command(file: Path) -> None:
+    """Write a commented manifest to FILE (job.yaml)."""
+    init(file)
+
+
+@cli.command("rounds")
+@RUN_FOLDER
+@OUTPUT
+def rounds_command(folder: Path, output: str) -> None:
+    """Show the committed rounds of the run in DIR."""
+    show_rounds(folder, as_json=output == "json")
+
+
+@cli.group("model")
+def model_group() -> None:
+    """Look at a run's model."""
+
+
+@model_group.command("show")
+@RUN_FOLDER
+@OUTPUT
+def model_show_command(folder: Path, output: str) -> None:
+    """Show the newest model of the run in DIR: round, tensors, and its digest, computed anew."""
+    show_model(folder, as_json=output == "json")
+
+
+@cli.command("predict")
+@RUN_FOLDER
+@click.option(
+    "--inputs",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="JSON file with a list of inputs, - for standard input.",
+)
+@click.option(
+    "--samples",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Without --inputs: held-out examples of the job's own data to predict.",
+)
+@OUTPUT
+def predict_command(folder: Path, inputs: Path | None, samples: int, output: str) -> None:
+    """Predict with the newest model of the run in DIR."""
+    predict(folder, inputs=inputs, samples=samples, as_json=output == "json")
+
+
+@cli.command("lab")
+@click.option("--clients", default=3, show_default=True, type=click.IntRange(1, 50), help="Number of clients.")
+@click.option(
+    "--client-port",
+    default=8001,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Port of the first client; the others follow.",
+)
+@click.option(
+    "--aggregator-port", default=9000, show_default=True, type=click.IntRange(1, 65535), help="Port of the aggregator."
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the aggregator.  [default: a temporary one]",
+)
+def lab_command(clients: int, client_port: int, aggregator_port: int, folder: Path | None) -> None:
+    """Start clients and an aggregator to talk to with curl; Ctrl-C ends them."""
+    run_lab(clients=clients, client_port=client_port, aggregator_port=aggregator_port, folder=folder)
+
+
+def main() -> None:
+    """Entry point: an error that is ours to explain is one line on standard error, never a traceback."""
+    try:
+        cli(prog_name="fedjob")
+    except Failure as failure:
+        click.echo(f"fedjob: {failure}", err=True)
+        sys.exit(failure.exit_code)
+
+
+if __name__ == "__main__":
+    main()

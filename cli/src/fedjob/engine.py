@@ -1,0 +1,111 @@
+"""Runs a job on this machine: the reconcile loop over processes and a file."""
+
+import asyncio
+import os
+import secrets
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+
+from fedjob.folder import RunFolder
+from fedjob_operator.adapters.http import HttpPrograms
+from fedjob_operator.adapters.job_file import JobFile
+from fedjob_operator.adapters.local import LocalPods, LocalSettings
+from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.reconcile import OnChange, Reconciler
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""End a run; the job can be resumed."""
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """The user, or the system, asked the run to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of one job."""
+
+    folder: RunFolder
+    manifest_folder: Path
+    """Trainers are imported from here, and relative data paths start here."""
+    on_change: OnChange
+    """Told of every status that was written."""
+
+
+def utc_now() -> datetime:
+    """The time in UTC."""
+    return datetime.now(UTC)
+
+
+def execute(run: Run) -> FederatedJob:
+    """Drive the job in the folder until it is finished, and leave no process behind.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM arrived; the job can be resumed.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_drive(run))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - it exists on some systems only
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _drive(run: Run) -> FederatedJob:
+    loop = asyncio.get_running_loop()
+    driving = asyncio.ensure_future(_reconcile(run))
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        driving.cancel()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, interrupt)
+    try:
+        return await driving
+    except asyncio.CancelledError:
+        if interrupted:
+            raise Interrupted from None
+        raise
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def _reconcile(run: Run) -> FederatedJob:
+    token = secrets.token_urlsafe(32)
+    settings = LocalSettings(
+        folder=run.folder.path.resolve(),
+        token=token,
+        trainer_path=str(run.manifest_folder),
+        environment=dict(os.environ),
+    )
+    pods = LocalPods(settings, clock=utc_now)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        reconciler = Reconciler(
+            store=JobFile(run.folder.job_file),
+            pods=pods,
+            programs=HttpPrograms(session, token=token),
+            clock=utc_now,
+            on_change=run.on_change,
+        )
+        pods.on_event(reconciler.wake)
+        try:
+            job = await reconciler.run()
+        finally:
+            await pods.close()
+    if job is None:
+        raise FileNotFoundError(f"{run.folder.job_file} was removed while the job ran")
+    return job

@@ -1,0 +1,133 @@
+"""Calls to aggregator and clients: the only module that talks to them."""
+
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+
+from fedjob_operator.core.actions import (
+    Action,
+    CreatePod,
+    DeletePod,
+    Evaluate,
+    FetchInfo,
+    OpenRound,
+    ReadState,
+    RecordEvaluation,
+    ReportFailure,
+    StartTask,
+    WatchRound,
+)
+from fedjob_operator.observations import Answer
+from fedjob_operator.ports import CallError
+from fedjob_protocol import PROTOCOL_VERSION, routes
+from fedjob_protocol.errors import Problem
+from fedjob_protocol.messages import AggregatorState, ClientInfo, EvaluationView, InitTask, RoundView, TaskView
+
+WATCH_SECONDS: Final = 5
+"""How long one look at an open round waits for its end; progress is seen that often."""
+EVALUATE_WAIT_SECONDS: Final = 25
+"""How long one look at an evaluation waits for its end."""
+CONNECT_SECONDS: Final = 3.0
+ANSWER_SECONDS: Final = 10.0
+"""How long a call may take beyond what it asked to wait."""
+MAX_ANSWER_BYTES: Final = 64 << 20
+"""Largest answer that is read."""
+
+_JSON: Final = MappingProxyType({"Content-Type": "application/json"})
+AnswerModel = TypeVar("AnswerModel", bound=BaseModel)
+
+
+class HttpPrograms:
+    """`fedjob_operator.ports.Programs` over HTTP.
+
+    Args:
+        session: Used for all calls; closed by whoever made it.
+        token: The job's token, sent with every call; ``None`` sends none.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, *, token: str | None) -> None:
+        self._session = session
+        self._headers = {routes.PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
+        if token:
+            self._headers[routes.TOKEN_HEADER] = token
+
+    async def perform(self, action: Action) -> Answer:  # noqa: PLR0911, C901 - one line per action
+        """Make the call of an action.
+
+        Raises:
+            CallError: There was no answer, or it was a problem, or it could not be read.
+        """
+        match action:
+            case ReadState():
+                return await self._call(AggregatorState, "GET", action.url + routes.STATE_PATH)
+            case FetchInfo():
+                return await self._call(ClientInfo, "GET", action.url + routes.INFO_PATH)
+            case OpenRound():
+                return await self._call(RoundView, "PUT", action.url + routes.round_path(action.round), action.spec)
+            case WatchRound():
+                url = f"{action.url}{routes.round_path(action.round)}?wait={WATCH_SECONDS}"
+                return await self._call(RoundView, "GET", url, wait=WATCH_SECONDS)
+            case ReportFailure():
+                url = action.url + routes.failure_path(action.round, action.client)
+                return await self._call(RoundView, "PUT", url, action.report)
+            case RecordEvaluation():
+                url = action.url + routes.evaluation_path(action.round)
+                return await self._call(RoundView, "PUT", url, action.evaluation)
+            case StartTask():
+                is_init = isinstance(action.task, InitTask)
+                path = routes.INIT_PATH if is_init else routes.train_path(action.round)
+                return await self._call(TaskView, "POST", action.url + path, action.task)
+            case Evaluate():
+                url = f"{action.url}{routes.EVALUATE_PATH}?wait={EVALUATE_WAIT_SECONDS}"
+                return await self._call(EvaluationView, "POST", url, action.task, wait=EVALUATE_WAIT_SECONDS)
+            case CreatePod() | DeletePod():
+                raise TypeError(f"{action.key} is no HTTP call")
+
+    async def _call(
+        self, answer: type[AnswerModel], method: str, url: str, body: BaseModel | None = None, *, wait: float = 0.0
+    ) -> AnswerModel:
+        data = body.model_dump_json(by_alias=True).encode() if body is not None else None
+        timeout = aiohttp.ClientTimeout(total=wait + ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
+        headers = self._headers if data is None else {**self._headers, **_JSON}
+        try:
+            async with self._session.request(method, url, data=data, headers=headers, timeout=timeout) as response:
+                raw = await _read(response)
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise CallError(f"{method} {url}: {type(error).__name__}: {error}") from error
+        if status >= 400:
+            raise _problem(method, url, status, raw)
+        try:
+            return answer.model_validate_json(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise CallError(f"{method} {url}: the answer is no {answer.__name__}: {where}: {first['msg']}") from error
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read a body of bounded size."""
+    length = response.content_length
+    if length is not None and length > MAX_ANSWER_BYTES:
+        raise CallError(
+            f"{response.method} {response.url}: the answer has {length} bytes, more than {MAX_ANSWER_BYTES}"
+        )
+    if length is not None:
+        return await response.read()
+    chunks, total = [], 0
+    async for chunk in response.content.iter_any():
+        total += len(chunk)
+        if total > MAX_ANSWER_BYTES:
+            raise CallError(f"{response.method} {response.url}: the answer has more than {MAX_ANSWER_BYTES} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _problem(method: str, url: str, status: int, raw: bytes) -> CallError:
+    try:
+        problem = Problem.model_validate_json(raw)
+    except ValidationError:
+        return CallError(f"{method} {url}: status {status}")
+    return CallError(f"{problem.detail} ({method} {url}: {problem.word})", word=problem.word)

@@ -1,0 +1,71 @@
+"""The resource of ``fedjob run``: one JSON file, replaced atomically."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, dump
+from fedjob_operator.ports import StatusConflictError
+
+
+class JobFile:
+    """`fedjob_operator.ports.JobStore` in a file.
+
+    The caller holds the lock of the folder, so there is one writer; the resource version still catches a bug of ours.
+
+    Args:
+        path: The file; `create` writes it first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version: str | None = None
+
+    def create(self, job: FederatedJob) -> FederatedJob:
+        """Write the resource for the first time, or with a changed spec."""
+        version = int(job.metadata.resource_version or "0") + 1
+        metadata = job.metadata.model_copy(update={"resource_version": str(version)})
+        written = job.model_copy(update={"metadata": metadata})
+        self._replace(written)
+        return written
+
+    def load(self) -> FederatedJob:
+        """Read the resource.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: It is no FederatedJob, for example because somebody edited it.
+        """
+        job = FederatedJob.from_document(json.loads(self._path.read_bytes()))
+        self._version = job.metadata.resource_version
+        return job
+
+    async def read(self) -> FederatedJob | None:
+        """Return the resource, or ``None`` when the file is gone."""
+        try:
+            return await asyncio.to_thread(self.load)
+        except FileNotFoundError:
+            return None
+
+    async def write_status(self, job: FederatedJob, status: FederatedJobStatus) -> FederatedJob:
+        """Replace the status.
+
+        Raises:
+            StatusConflictError: The file holds another version.
+        """
+        if self._version not in (None, job.metadata.resource_version):
+            raise StatusConflictError(f"{self._path} is version {self._version}, not {job.metadata.resource_version}")
+        # A millisecond on a local disk, and nothing else of this process could go on meanwhile anyway.
+        return self.create(job.model_copy(update={"status": status}))
+
+    def _replace(self, job: FederatedJob) -> None:
+        """Write a new file, make it durable, and put it in the place of the old one."""
+        fresh = self._path.with_name(self._path.name + ".new")
+        document = json.dumps(dump(job), indent=1, allow_nan=False)
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(document)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._path)
+        self._version = job.metadata.resource_version

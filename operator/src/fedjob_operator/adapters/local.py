@@ -1,0 +1,242 @@
+"""Processes in the place of pods: what ``fedjob run`` starts on this machine.
+
+A process announces its address as one line of JSON on its standard output once it serves. Its standard input is its
+lifeline: when this process ends, however it ends, the pipe closes and the child exits.
+"""
+
+import asyncio
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.build.config import client_config
+from fedjob_operator.core.actions import CreatePod, DeletePod
+from fedjob_operator.core.observed import Exit, PodPhase, PodRole, PodView
+from fedjob_operator.ports import CallError
+from fedjob_protocol.config import (
+    CONFIG_VARIABLE,
+    LIFELINE_VARIABLE,
+    TERMINATION_LOG_VARIABLE,
+    TOKEN_VARIABLE,
+    Termination,
+)
+from fedjob_protocol.messages import Announcement
+from fedjob_protocol.reasons import Reason
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 3.0
+"""How long a process may take to end after SIGTERM before it is killed."""
+THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+"""One thread per process unless the user says otherwise: results are promised for a fixed thread count."""
+
+Place = tuple[PodRole, int, int]
+"""Role, index, ordinal."""
+
+
+@dataclass(slots=True)
+class _Child:
+    process: asyncio.subprocess.Process
+    view: PodView
+    watcher: asyncio.Task[None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings:
+    """Where processes live."""
+
+    folder: Path
+    """Folder of the run: aggregator's data, logs, run-time files."""
+    token: str
+    """The job's token."""
+    trainer_path: str
+    """The manifest's folder: the user's own trainers are imported from it, and relative data paths start there."""
+    environment: Mapping[str, str]
+    """Environment that the processes inherit."""
+
+
+class LocalPods:
+    """`fedjob_operator.ports.Pods` as processes of this machine.
+
+    Args:
+        settings: Where processes live.
+        clock: The time, in UTC.
+    """
+
+    def __init__(self, settings: LocalSettings, *, clock: Callable[[], datetime]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._children: dict[Place, _Child] = {}
+        self._listener: Callable[[], None] | None = None
+
+    def on_event(self, listener: Callable[[], None]) -> None:
+        """Have a function called whenever a process became ready or ended."""
+        self._listener = listener
+
+    def pods(self) -> tuple[PodView, ...]:
+        """Return all processes, also those that ended and were not deleted yet."""
+        return tuple(child.view for child in self._children.values())
+
+    async def create(self, job: FederatedJob, action: CreatePod) -> None:
+        """Start a process.
+
+        Raises:
+            CallError: The operating system refused.
+        """
+        place = (action.role, action.index, action.ordinal)
+        if place in self._children:
+            return
+        try:
+            process = await self._spawn(job, action)
+        except OSError as error:
+            raise CallError(f"cannot start {_title(action.role, action.index)}: {error.strerror or error}") from error
+        view = PodView(
+            role=action.role,
+            index=action.index,
+            ordinal=action.ordinal,
+            incarnation=f"{action.role}-{action.index}-{action.ordinal}-{process.pid}",
+            phase=PodPhase.STARTING,
+            since=self._clock(),
+        )
+        watcher = asyncio.create_task(self._watch(place, process), name=f"watch {view.incarnation}")
+        self._children[place] = _Child(process, view, watcher)
+
+    async def delete(self, action: DeletePod) -> None:
+        """End a process and forget it."""
+        place = (action.role, action.index, action.ordinal)
+        child = self._children.get(place)
+        if child is None or child.view.incarnation != action.incarnation:
+            return
+        await _stop(child.process)
+        await child.watcher
+        self._children.pop(place, None)
+
+    async def close(self) -> None:
+        """End all processes: ask all, wait together, kill what is left."""
+        children = list(self._children.values())
+        await asyncio.gather(*(_stop(child.process) for child in children))
+        await asyncio.gather(*(child.watcher for child in children))
+
+    async def _spawn(self, job: FederatedJob, action: CreatePod) -> asyncio.subprocess.Process:
+        command, extra = self._command(job, action)
+        with self._log(action.role, action.index).open("ab") as errors:
+            return await asyncio.create_subprocess_exec(
+                *command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**THREADS, **self._settings.environment, **self._common(action), **extra},
+                cwd=self._settings.trainer_path,
+                # A process group of its own: Ctrl-C at the terminal reaches this process only, which ends the others.
+                start_new_session=True,
+            )
+
+    def _command(self, job: FederatedJob, action: CreatePod) -> tuple[list[str], dict[str, str]]:
+        """Program and environment of a pod; ``-P`` keeps the current folder off the import path."""
+        python = [sys.executable, "-P", "-m"]
+        if action.role is PodRole.AGGREGATOR:
+            folder = str(self._settings.folder / "aggregator")
+            return [*python, "fedjob_aggregator", "--host", "127.0.0.1", "--port", "0", "--dir", folder], {}
+        init_from = job.spec.model.init_from
+        config = client_config(
+            job,
+            role=action.role,
+            index=action.index,
+            trainer_path=self._settings.trainer_path,
+            model_file=init_from.file if init_from else None,
+        )
+        identity = {
+            CONFIG_VARIABLE: config.model_dump_json(by_alias=True, exclude_none=True),
+            "FEDJOB_CLIENT_INDEX": str(config.index),
+            "FEDJOB_CLIENT_NAME": config.name,
+            "FEDJOB_CLIENT_GROUP": config.group,
+        }
+        return [*python, "fedjob_client", "--host", "127.0.0.1", "--port", "0"], identity
+
+    def _common(self, action: CreatePod) -> dict[str, str]:
+        return {
+            TOKEN_VARIABLE: self._settings.token,
+            LIFELINE_VARIABLE: "stdin",
+            TERMINATION_LOG_VARIABLE: str(self._termination_log(action.role, action.index, action.ordinal)),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _termination_log(self, role: PodRole, index: int, ordinal: int) -> Path:
+        return self._settings.folder / "run" / f"{role}-{index}-{ordinal}.termination"
+
+    async def _watch(self, place: Place, process: asyncio.subprocess.Process) -> None:
+        """Follow one process from its announcement to its end."""
+        assert process.stdout is not None
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:
+                continue  # A line longer than the reader's buffer: dropped, so that the process is never blocked.
+            if not line:
+                break
+            self._heard(place, line)
+        code = await process.wait()
+        self._settle(place, phase=PodPhase.EXITED, url=None, exit=self._explain(place, code))
+
+    def _heard(self, place: Place, line: bytes) -> None:
+        """Take in an announcement; anything else is what a trainer printed, and goes to the log."""
+        try:
+            announcement = Announcement.model_validate_json(line)
+        except ValidationError:
+            with self._log(place[0], place[1]).open("ab") as file:
+                file.write(line)
+            return
+        self._settle(place, phase=PodPhase.READY, url=announcement.url)
+
+    def _log(self, role: PodRole, index: int) -> Path:
+        return self._settings.folder / "logs" / f"{_title(role, index)}.log"
+
+    def _settle(self, place: Place, *, phase: PodPhase, url: str | None, exit: Exit | None = None) -> None:  # noqa: A002
+        child = self._children.get(place)
+        if child is not None:
+            child.view = replace(child.view, phase=phase, url=url, since=self._clock(), exit=exit)
+        if self._listener is not None:
+            self._listener()
+
+    def _explain(self, place: Place, code: int) -> Exit:
+        """Why a process ended: in its own words if it left any, else by its exit code."""
+        path = self._termination_log(*place)
+        try:
+            termination = Termination.model_validate_json(path.read_bytes()[:8192])
+            return Exit(reason=Reason(termination.reason), message=termination.message)
+        except (OSError, ValueError):
+            pass
+        if code >= 0:
+            return Exit(reason=Reason.CRASHED, message=f"exit code {code}")
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return Exit(reason=Reason.CRASHED, message=f"killed by {name}")
+
+
+def _title(role: PodRole, index: int) -> str:
+    return f"client-{index}" if role is PodRole.CLIENT else str(role)
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """Ask a process to end, and kill it if it does not."""
+    if process.returncode is not None:
+        return
+    try:
+        process.terminate()
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+    except ProcessLookupError:
+        await process.wait()

@@ -1,0 +1,172 @@
+"""What a decision may ask for: a closed union, each action idempotent and named by its content.
+
+Performing an action twice is harmless: pods are create-only under deterministic names, and every HTTP call is idempotent
+by protocol. ``key`` names an action; one that is under way is not started again.
+"""
+
+from dataclasses import dataclass
+
+from fedjob_operator.core.observed import PodRole
+from fedjob_protocol.messages import (
+    Evaluation,
+    EvaluateTask,
+    FailureReport,
+    InitTask,
+    RoundSpec,
+    TrainTask,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatePod:
+    """Create a pod; that it exists already is fine."""
+
+    role: PodRole
+    index: int
+    ordinal: int
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"create/{self.role}/{self.index}/{self.ordinal}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletePod:
+    """Delete a pod; that it is gone already is fine."""
+
+    role: PodRole
+    index: int
+    ordinal: int
+    incarnation: str
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"delete/{self.role}/{self.index}/{self.ordinal}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Base of the HTTP calls: to which running program, and where it answers."""
+
+    url: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchInfo(Call):
+    """Read a client's ``/v1/info``."""
+
+    role: PodRole
+    index: int
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"info/{self.role}/{self.index}/{self.incarnation}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadState(Call):
+    """Read the aggregator's ``/v1/state``."""
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"state/{self.incarnation}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRound(Call):
+    """Open a round, or hand an open one the current term."""
+
+    round: int
+    spec: RoundSpec
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"open/{self.incarnation}/{self.round}/{self.spec.term}/{self.spec.attempt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchRound(Call):
+    """Long-poll a round until it is no longer open, or some seconds have passed."""
+
+    round: int
+    attempt: int
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"watch/{self.incarnation}/{self.round}/{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartTask(Call):
+    """Give a client its task of a round."""
+
+    client: int
+    round: int
+    task: TrainTask | InitTask
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        goal = self.task.destination
+        return f"task/{self.client}/{self.incarnation}/{self.round}/{goal.term}/{goal.attempt}/{goal.boot_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFailure(Call):
+    """Tell the aggregator, in a lost client's place, that it will not report."""
+
+    client: int
+    round: int
+    report: FailureReport
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"failure/{self.incarnation}/{self.client}/{self.round}/{self.report.term}/{self.report.attempt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate(Call):
+    """Let the evaluator evaluate a committed model, and wait for its answer."""
+
+    task: EvaluateTask
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"evaluate/{self.incarnation}/{self.task.base.round}/{self.task.base.digest}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordEvaluation(Call):
+    """Post a round's evaluation to the aggregator, which closes the record."""
+
+    round: int
+    evaluation: Evaluation
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"record/{self.incarnation}/{self.round}/{self.evaluation.term}"
+
+
+Action = (
+    CreatePod
+    | DeletePod
+    | FetchInfo
+    | ReadState
+    | OpenRound
+    | WatchRound
+    | StartTask
+    | ReportFailure
+    | Evaluate
+    | RecordEvaluation
+)
+"""Everything that a decision may ask for."""

@@ -1,0 +1,51 @@
+"""Taking over what the aggregator committed: its record becomes part of the status."""
+
+from fedjob_operator.api.v1alpha1 import (
+    BestModel,
+    CommittedModel,
+    FederatedJobStatus,
+    Metric,
+    RecentRound,
+)
+from fedjob_operator.api.status import MAX_CONTRIBUTORS, MAX_METRICS, MAX_RECENT_ROUNDS
+from fedjob_operator.core.scene import Scene
+from fedjob_operator.core.stopping import improves
+from fedjob_protocol.layout import checkpoint_name
+from fedjob_protocol.messages import RoundRecord
+
+
+def adopt(scene: Scene, record: RoundRecord) -> FederatedJobStatus:
+    """Return the status with a committed and evaluated round in it, and no round in progress."""
+    status = scene.job.status
+    row = _row(record)
+    update: dict[str, object] = {
+        "rounds": status.rounds.model_copy(update={"committed": record.round, "total": scene.spec.rounds}),
+        "model": CommittedModel(round=record.round, digest=record.digest, path=checkpoint_name(record.round)),
+        "recent_rounds": (*status.recent_rounds, row)[-MAX_RECENT_ROUNDS:],
+        "current_round": None,
+        "failed_attempts": 0,
+    }
+    if record.metrics:
+        update["metrics"] = row.metrics
+        if scene.spec.objective and improves(scene.spec, status, record.metrics):
+            value = record.metrics[scene.spec.objective.metric]
+            update["best"] = BestModel(round=record.round, value=value, digest=record.digest)
+    return status.model_copy(update=update)
+
+
+def _row(record: RoundRecord) -> RecentRound:
+    metrics = sorted((record.metrics or {}).items())[:MAX_METRICS]
+    return RecentRound(
+        number=record.round,
+        digest=record.digest,
+        attempt=record.attempt,
+        redraw=record.redraw,
+        reported=len(record.contributors),
+        contributors=tuple(sorted(item.client for item in record.contributors))[:MAX_CONTRIBUTORS],
+        refused=len(record.refused),
+        failed=len(record.failed),
+        examples=record.examples,
+        committed_at=record.committed_at,
+        duration_seconds=record.duration_seconds,
+        metrics=tuple(Metric(name=name, value=value) for name, value in metrics),
+    )

@@ -1,0 +1,76 @@
+"""A committed round is evaluated before the next is intended: ``stop`` and the best model depend on it."""
+
+from datetime import timedelta
+
+from fedjob_operator.core.actions import Evaluate, RecordEvaluation
+from fedjob_operator.core.observed import PodView
+from fedjob_operator.core.scene import Scene, Step, progressing
+from fedjob_operator.core.stopping import improves
+from fedjob_protocol.messages import Base, EvaluateTask, Evaluation, EvaluationState, RoundRecord
+from fedjob_protocol.reasons import Reason
+from fedjob_protocol.routes import model_path
+
+
+def evaluate(scene: Scene, record: RoundRecord, aggregator: PodView) -> Step:
+    """Get the evaluator's answer and post it, or give up after the time limit unless ``stop`` needs the result."""
+    status = scene.job.status
+    base = Base(round=record.round, digest=record.digest)
+    answer = scene.seen.evaluation
+    if answer and answer.base == base and answer.state is EvaluationState.DONE:
+        return _record(scene, record, aggregator, metrics=answer.metrics, problem=answer.message, count=answer.examples)
+    problem = _problem(scene, record, base)
+    if problem and scene.spec.stop is None:
+        return _record(scene, record, aggregator, metrics={}, problem=problem, count=None)
+    if problem:
+        message = f"round {record.round}: {problem}; `stop` needs its metrics"
+        status = progressing(scene, status, holds=False, reason=Reason.EVALUATION_FAILED, message=message)
+    limit = record.committed_at + timedelta(seconds=scene.spec.evaluation.deadline_seconds)
+    step = Step(status=status, wake_at=limit if scene.now < limit else None)
+    evaluator = scene.pods.evaluator
+    if evaluator is None or not scene.pods.evaluator_ready:
+        return step
+    task = EvaluateTask(
+        job_uid=scene.job.metadata.uid,
+        base=base,
+        model_url=(aggregator.url or "") + model_path(base.round),
+        max_model_bytes=scene.spec.model.max_bytes,
+    )
+    return step.acting(Evaluate(url=evaluator.url or "", incarnation=evaluator.incarnation, task=task))
+
+
+def _problem(scene: Scene, record: RoundRecord, base: Base) -> str | None:
+    """Why there will be no metrics for this round; ``None`` while there may be."""
+    answer = scene.seen.evaluation
+    if answer and answer.base == base and answer.state is EvaluationState.FAILED:
+        return f"evaluation failed: {answer.reason}: {answer.message}"
+    evaluator = scene.pods.evaluator
+    if scene.pods.evaluator_lost and evaluator and evaluator.exit:
+        return f"the evaluator is lost: {evaluator.exit.reason}: {evaluator.exit.message}"
+    waited = scene.now - record.committed_at
+    if waited.total_seconds() >= scene.spec.evaluation.deadline_seconds:
+        return f"no evaluation within {scene.spec.evaluation.deadline_seconds} s"
+    return None
+
+
+def _record(  # noqa: PLR0913 - the parts of an evaluation
+    scene: Scene,
+    record: RoundRecord,
+    aggregator: PodView,
+    *,
+    metrics: dict[str, float],
+    problem: str | None,
+    count: int | None,
+) -> Step:
+    evaluation = Evaluation(
+        job_uid=scene.job.metadata.uid,
+        term=scene.job.status.term,
+        digest=record.digest,
+        metrics=metrics,
+        examples=count,
+        best=improves(scene.spec, scene.job.status, metrics),
+        problem=problem[:1024] if problem else None,
+    )
+    action = RecordEvaluation(
+        url=aggregator.url or "", incarnation=aggregator.incarnation, round=record.round, evaluation=evaluation
+    )
+    return Step(status=scene.job.status, actions=(action,))

@@ -1,0 +1,97 @@
+"""What was seen of the world: frozen views, made by the adapters and read by the decision.
+
+A pod here is whatever runs a program: a Kubernetes pod, or a process of ``fedjob run``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from fedjob_protocol.messages import AggregatorState, ClientInfo, EvaluationView, RoundView
+from fedjob_protocol.reasons import Reason
+
+
+class PodRole(StrEnum):
+    """What a pod is for."""
+
+    AGGREGATOR = "aggregator"
+    CLIENT = "client"
+    EVALUATOR = "evaluator"
+
+
+class PodPhase(StrEnum):
+    """Where a pod is in its life."""
+
+    STARTING = "Starting"
+    READY = "Ready"
+    EXITED = "Exited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """Why a pod ended."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """One pod."""
+
+    role: PodRole
+    index: int
+    """Client index; 0 for the aggregator and the evaluator."""
+    ordinal: int
+    """How many pods came before it in the same place; part of its name, so that creating it twice is harmless."""
+    incarnation: str
+    """Identity of the running program: another value means that whatever it held in memory is gone."""
+    phase: PodPhase
+    since: datetime
+    """When it entered its phase."""
+    url: str | None = None
+    """Where it answers, once ready."""
+    exit: Exit | None = None
+    """Once exited."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAck:
+    """A client accepted a task; dropped from memory at a restart of the operator, which then posts the task again."""
+
+    incarnation: str
+    round: int
+    term: int
+    attempt: int
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The last call of one kind failed; the performer holds back further ones until its own back-off has passed."""
+
+    word: str | None
+    """The machine word of the answer, a member of `fedjob_protocol.errors.Word`; ``None`` when there was no answer."""
+    message: str
+    since: datetime
+    """When the first of the failures in a row was seen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything the decision may look at besides the resource itself."""
+
+    pods: tuple[PodView, ...] = ()
+    state: AggregatorState | None = None
+    """Of the aggregator that runs now; ``None`` until it was read."""
+    round: RoundView | None = None
+    """The newest view of a round from the aggregator that runs now."""
+    infos: Mapping[str, ClientInfo] = field(default_factory=dict)
+    """By incarnation of a client or evaluator."""
+    acks: Mapping[int, TaskAck] = field(default_factory=dict)
+    """By client index: the last task that it accepted."""
+    evaluation: EvaluationView | None = None
+    """The newest answer of the evaluator."""
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    """By `Action.key` of calls whose last try failed."""

@@ -1,0 +1,28 @@
+"""The job's phases as a table; `status.derive_phase` may only produce listed edges."""
+
+from types import MappingProxyType
+from typing import Final
+
+from fedjob_operator.api.v1alpha1 import Phase
+
+TERMINAL: Final = frozenset({Phase.COMPLETE, Phase.FAILED})
+"""Never taken back."""
+
+TRANSITIONS: Final = MappingProxyType(
+    {
+        # Accepted, or found to contradict itself.
+        Phase.PENDING: frozenset({Phase.STARTING, Phase.FAILED}),
+        # The first round was opened; a client's data or trainer cannot be used; a deadline passed.
+        Phase.STARTING: frozenset({Phase.RUNNING, Phase.FAILED, Phase.SUSPENDING, Phase.SUSPENDED}),
+        # Fewer clients than minClients between rounds, or a round without quorum; done; not to be mended.
+        Phase.RUNNING: frozenset({Phase.WAITING_FOR_CLIENTS, Phase.COMPLETE, Phase.FAILED, Phase.SUSPENDING}),
+        # Clients are back; a deadline passed; the job was suspended.
+        Phase.WAITING_FOR_CLIENTS: frozenset({Phase.RUNNING, Phase.COMPLETE, Phase.FAILED, Phase.SUSPENDING}),
+        # Pods are gone; or the suspension was taken back before they were.
+        Phase.SUSPENDING: frozenset({Phase.SUSPENDED, Phase.RUNNING, Phase.COMPLETE, Phase.FAILED}),
+        Phase.SUSPENDED: frozenset({Phase.STARTING, Phase.RUNNING, Phase.WAITING_FOR_CLIENTS, Phase.FAILED}),
+        Phase.COMPLETE: frozenset[Phase](),
+        Phase.FAILED: frozenset[Phase](),
+    }
+)
+"""Which phase may follow which; staying is always allowed."""

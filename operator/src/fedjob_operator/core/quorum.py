@@ -1,0 +1,89 @@
+"""Enough clients? When may a job start, when may a round begin, and what follows when a round fails."""
+
+from collections import Counter
+from datetime import datetime, timedelta
+
+from fedjob_operator.api.resolve import clients_per_round, min_clients, over_select
+from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.core.observed import PodPhase
+from fedjob_operator.core.pods import PodPlan, client_indices
+from fedjob_operator.core.selection import select
+from fedjob_protocol.messages import FailedClient
+from fedjob_protocol.reasons import Reason
+
+DEFINITIVE = frozenset(
+    {
+        Reason.TRAINER_ERROR,
+        Reason.DATA_ERROR,
+        Reason.NON_FINITE_UPDATE,
+        Reason.UPDATE_REFUSED,
+        Reason.INIT_FAILED,
+        Reason.PROTOCOL_MISMATCH,
+    }
+)
+"""Failures that waiting does not mend."""
+
+FIRST_RETRY = timedelta(seconds=5)
+"""Wait after the last allowed attempt of a round failed, before a further one under ``onQuorumLoss: Wait``."""
+MAX_RETRY = timedelta(minutes=5)
+
+
+def may_start(job: FederatedJob, pods: PodPlan, now: datetime) -> tuple[bool, datetime | None]:
+    """Whether the first round may open, and if not, when waiting for the others ends.
+
+    A job starts when all its clients are ready, or when ``minClients`` are and ``joinWaitSeconds`` have passed since the
+    first one was.
+    """
+    declared = len(client_indices(job.status.layout))
+    ready = [pods.clients[index].since for index in pods.ready]
+    if len(ready) + len(pods.lost) >= declared and len(ready) >= min_clients(job.spec):
+        return True, None
+    if len(ready) < min_clients(job.spec):
+        return False, None
+    over = min(ready) + timedelta(seconds=job.spec.join_wait_seconds)
+    return over <= now, over
+
+
+def draw(job: FederatedJob, pods: PodPlan, *, round_number: int, redraw: int) -> tuple[int, ...]:
+    """Choose the participants of a round; of round 0 the ready client with the lowest index."""
+    if round_number == 0:
+        return tuple(sorted(pods.ready)[:1])
+    return select(
+        seed=job.spec.seed,
+        round_number=round_number,
+        redraw=redraw,
+        candidates=[index for index in client_indices(job.status.layout) if index not in pods.lost],
+        count=clients_per_round(job.spec) + over_select(job.spec),
+    )
+
+
+def retry_delay(failed_attempts: int, max_attempts: int) -> timedelta:
+    """Wait before a round that used up its attempts is tried again: 5 s, 10 s, 20 s … at most `MAX_RETRY`."""
+    extra = max(failed_attempts - max_attempts, 0)
+    return min(timedelta(seconds=FIRST_RETRY.total_seconds() * 2 ** min(extra, 10)), MAX_RETRY)
+
+
+def definitive_reason(failures: list[FailedClient], *, participants: int, needed: int) -> Reason | None:
+    """The commonest definitive reason, if failures of that kind alone make ``needed`` reports impossible."""
+    reasons = Counter(Reason(failure.reason) for failure in failures if failure.reason in DEFINITIVE)
+    if participants - reasons.total() >= needed:
+        return None
+    return reasons.most_common(1)[0][0]
+
+
+def missing_clients(job: FederatedJob, pods: PodPlan) -> str:
+    """Say which clients are not ready and why, at most three of them."""
+    absent = [index for index in client_indices(job.status.layout) if index not in pods.ready]
+    shown = [f"client {index}: {_why(pods, index)}" for index in absent[:3]]
+    more = [f"and {len(absent) - 3} more"] if len(absent) > 3 else []
+    return "; ".join(shown + more)
+
+
+def _why(pods: PodPlan, index: int) -> str:
+    pod = pods.clients.get(index)
+    if pod is None:
+        return "not created yet"
+    if pod.phase is PodPhase.EXITED and pod.exit:
+        again = "given up" if index in pods.lost else "to be replaced"
+        return f"{pod.exit.reason}: {pod.exit.message} ({again})"
+    return "starting"

@@ -1,0 +1,256 @@
+"""What the round in progress needs: opened, tasks given, watched, evaluated, adopted, tried again.
+
+The order is fixed by two rules. The intent is in the status before any call that follows from it. And what the aggregator
+has committed is true: the status follows it, never the other way round.
+"""
+
+from datetime import timedelta
+
+from fedjob_operator.api.v1alpha1 import (
+    ConditionType,
+    CurrentRound,
+    FederatedJobStatus,
+    OnQuorumLoss,
+    RoundState,
+)
+from fedjob_operator.core.actions import ReportFailure, WatchRound
+from fedjob_operator.core.adoption import adopt
+from fedjob_operator.core.evaluation import evaluate
+from fedjob_operator.core.observed import PodView
+from fedjob_operator.core.quorum import definitive_reason, draw, missing_clients, retry_delay
+from fedjob_operator.core.scene import Scene, Step, failed, progressing
+from fedjob_operator.core.tasks import open_round, start_task
+from fedjob_operator.api.resolve import min_clients, min_reports
+from fedjob_protocol.errors import KINDS, Word
+from fedjob_protocol.messages import AggregatorState, FailureReport, RoundView
+from fedjob_protocol.reasons import Reason
+from fedjob_protocol.round import RoundState as AggregatorRound
+
+
+def intend(scene: Scene, status: FederatedJobStatus) -> Step:
+    """Write the intent of the next round into the status, if enough clients are there."""
+    number = status.rounds.committed + 1
+    needed = min_clients(scene.spec)
+    if len(scene.pods.ready) < (1 if number == 0 else needed):
+        message = (
+            f"{len(scene.pods.ready)} of {needed} needed clients are ready; {missing_clients(scene.job, scene.pods)}"
+        )
+        return Step(status=progressing(scene, status, holds=False, reason=Reason.WAITING_FOR_CLIENTS, message=message))
+    return Step(status=_intent(scene, status, number=number, attempt=1, redraw=0))
+
+
+def drive(scene: Scene, current: CurrentRound, aggregator: PodView, state: AggregatorState) -> Step:
+    """Advance the round of the intent by what was seen of it."""
+    status = scene.job.status
+    if scene.committed()[0] == current.number:
+        return _finish_committed(scene, current, aggregator)
+    if current.boot_id != state.boot_id:
+        # The aggregator was restarted: whatever it had folded is gone. Same participants, and no client trains again.
+        return Step(status=_intent(scene, status, number=current.number, again=current))
+    view = scene.view(current.number)
+    if view is not None and view.attempt > current.attempt:
+        return Step(status=_intent(scene, status, number=current.number, again=current, attempt=view.attempt + 1))
+    if view is not None and view.attempt == current.attempt:
+        if view.state is AggregatorRound.ABANDONED:
+            return _after_failure(scene, current, _failures(view), view=view)
+        if view.state is AggregatorRound.CANCELLED:
+            return Step(status=_intent(scene, status, number=current.number, again=current))
+        if view.term == status.term:
+            return _collect(scene, current, aggregator, view)
+    return _open(scene, current, aggregator)
+
+
+def _intent(  # noqa: PLR0913 - the parts of an intent
+    scene: Scene,
+    status: FederatedJobStatus,
+    *,
+    number: int,
+    attempt: int = 1,
+    redraw: int = 0,
+    again: CurrentRound | None = None,
+) -> FederatedJobStatus:
+    """Return the status with a new attempt: of ``again`` with the same participants, else with a new choice."""
+    if again is not None:
+        attempt, redraw = max(attempt, again.attempt + 1), again.redraw
+    selected = again.selected if again else draw(scene.job, scene.pods, round_number=number, redraw=redraw)
+    current = CurrentRound(
+        number=number,
+        attempt=attempt,
+        redraw=redraw,
+        selected=selected,
+        boot_id=scene.state.boot_id if scene.state else None,
+        started_at=scene.now,
+    )
+    if scene.pods.ready.issuperset(selected):
+        current = _opened(scene, current)
+    status = status.model_copy(update={"current_round": current, "start_time": status.start_time or scene.now})
+    reason = Reason.ROUND_IN_PROGRESS if current.state is RoundState.OPEN else Reason.PROVISIONING
+    return progressing(scene, status, holds=True, reason=reason, message=_progress_message(current))
+
+
+def _opened(scene: Scene, current: CurrentRound) -> CurrentRound:
+    deadline = scene.now + timedelta(seconds=scene.spec.round_policy.deadline_seconds)
+    return current.model_copy(update={"state": RoundState.OPEN, "deadline": deadline})
+
+
+def _progress_message(current: CurrentRound) -> str:
+    if current.number == 0:
+        return "making the initial model"
+    tries = f", attempt {current.attempt}" if current.attempt > 1 else ""
+    return f"round {current.number}{tries} with {len(current.selected)} clients"
+
+
+def _open(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
+    """Open the round once its participants are ready, or their time for that is over."""
+    status = scene.job.status
+    absent = [i for i in current.selected if i not in scene.pods.ready and i not in scene.pods.lost]
+    began = current.started_at or scene.now
+    limit = began + timedelta(seconds=scene.spec.startup_deadline_seconds)
+    present = scene.pods.ready.intersection(current.selected)
+    if absent and scene.now < limit:
+        return Step(status=status, wake_at=limit)
+    if len(present) < (1 if current.number == 0 else min_reports(scene.spec)):
+        return _after_failure(scene, current, missing_clients(scene.job, scene.pods), view=None)
+    if current.state is not RoundState.OPEN:
+        opened = _opened(scene, current)
+        status = status.model_copy(update={"current_round": opened})
+        message = _progress_message(opened)
+        return Step(status=progressing(scene, status, holds=True, reason=Reason.ROUND_IN_PROGRESS, message=message))
+    action = open_round(scene, current, aggregator)
+    failure = scene.seen.failures.get(action.key)
+    match failure.word if failure else None:
+        case Word.ROUND_CONFLICT | Word.STALE_ATTEMPT:
+            return Step(status=_intent(scene, status, number=current.number, again=current))
+        case Word.WRONG_JOB:
+            return failed(scene, status, Reason.FOREIGN_VOLUME, failure.message if failure else "")
+        case Word.WRONG_BASE | Word.WRONG_ROUND:
+            return failed(scene, status, Reason.CHECKPOINT_LOST, failure.message if failure else "")
+        case _:
+            return Step(status=status, actions=(action,))
+
+
+def _collect(scene: Scene, current: CurrentRound, aggregator: PodView, view: RoundView) -> Step:
+    """Give tasks to those who have none, report those who are lost, and watch."""
+    status = scene.job.status
+    if len(view.reported) != current.reported:
+        current = current.model_copy(update={"reported": len(view.reported)})
+        status = status.model_copy(update={"current_round": current})
+    if view.storage is not None:
+        message = f"round {current.number} cannot be committed: {view.storage.message}; trying again"
+        status = progressing(scene, status, holds=False, reason=Reason.CHECKPOINT_FAILED, message=message)
+    else:
+        message = _progress_message(current)
+        status = progressing(scene, status, holds=True, reason=Reason.ROUND_IN_PROGRESS, message=message)
+    step = Step(status=status)
+    if view.state is AggregatorRound.OPEN:
+        for index in _pending(current, view):
+            step = _assign(scene, step, current, index, aggregator)
+    watch = WatchRound(
+        url=aggregator.url or "", incarnation=aggregator.incarnation, round=current.number, attempt=current.attempt
+    )
+    return step.acting(watch)
+
+
+def _pending(current: CurrentRound, view: RoundView) -> list[int]:
+    settled = {*view.reported, *(failure.client for failure in view.failed)}
+    return [index for index in current.selected if index not in settled]
+
+
+def _assign(scene: Scene, step: Step, current: CurrentRound, index: int, aggregator: PodView) -> Step:
+    boot_id = current.boot_id or ""
+    pod = scene.pods.clients.get(index)
+    if index in scene.pods.lost:
+        why = pod.exit.message if pod and pod.exit else "its pods ended too often"
+        reason = pod.exit.reason if pod and pod.exit and pod.exit.reason in _CAUSES else Reason.CLIENT_LOST
+        return step.acting(_report(scene, current, index, aggregator, reason, why))
+    if pod is None or index not in scene.pods.ready:
+        return step
+    ack = scene.seen.acks.get(index)
+    wanted = (pod.incarnation, current.number, scene.job.status.term, current.attempt, boot_id)
+    if ack and (ack.incarnation, ack.round, ack.term, ack.attempt, ack.boot_id) == wanted:
+        return step
+    task = start_task(scene, current, client=pod, aggregator=aggregator, boot_id=boot_id)
+    failure = scene.seen.failures.get(task.key)
+    if failure and failure.word in _HOPELESS:
+        return step.acting(_report(scene, current, index, aggregator, Reason.PROTOCOL_MISMATCH, failure.message))
+    return step.acting(task)
+
+
+_CAUSES = frozenset({Reason.DATA_ERROR, Reason.TRAINER_ERROR, Reason.OOM_KILLED, Reason.PROTOCOL_MISMATCH})
+"""Reasons of a pod's end that say more than that the client is lost."""
+_HOPELESS = frozenset(
+    word for word, kind in KINDS.items() if not kind.retryable and word not in (Word.STALE_TERM, Word.STALE_ATTEMPT)
+)
+"""Answers to a task that would be the same again."""
+
+
+def _report(  # noqa: PLR0913 - who failed, where, why
+    scene: Scene, current: CurrentRound, index: int, aggregator: PodView, reason: Reason, message: str
+) -> ReportFailure:
+    report = FailureReport(
+        job_uid=scene.job.metadata.uid,
+        term=scene.job.status.term,
+        attempt=current.attempt,
+        boot_id=current.boot_id or "-",
+        reason=reason,
+        message=message[:1024],
+    )
+    return ReportFailure(
+        url=aggregator.url or "", incarnation=aggregator.incarnation, client=index, round=current.number, report=report
+    )
+
+
+def _finish_committed(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
+    """The round is committed: evaluate it if that is due, then adopt it."""
+    view = scene.view(current.number)
+    record = view.record if view else None
+    if view is None or record is None:
+        # Committed before this operator's first look, and the view is not here yet.
+        watch = WatchRound(
+            url=aggregator.url or "",
+            incarnation=aggregator.incarnation,
+            round=current.number,
+            attempt=current.attempt,
+        )
+        return Step(status=scene.job.status, actions=(watch,))
+    if view.state is not AggregatorRound.EVALUATED:
+        return evaluate(scene, record, aggregator)
+    return Step(status=adopt(scene, record))
+
+
+def _failures(view: RoundView) -> str:
+    return "; ".join(f"client {failure.client}: {failure.reason}: {failure.message}" for failure in view.failed[:3])
+
+
+def _after_failure(scene: Scene, current: CurrentRound, why: str, *, view: RoundView | None) -> Step:
+    """An attempt ended below ``minReports``: draw again, wait, or give the job up."""
+    status, policy = scene.job.status, scene.spec.round_policy
+    count = status.failed_attempts + 1
+    needed = 1 if current.number == 0 else min_reports(scene.spec)
+    got = len(view.reported) if view else 0
+    message = f"round {current.number}, attempt {current.attempt}: {got} of {needed} needed reports"
+    message = f"{message}; {why}" if why else f"{message} at the deadline"
+    if count < policy.max_attempts:
+        return _redraw(scene, current, count)
+    hopeless = definitive_reason(view.failed if view else [], participants=len(current.selected), needed=needed)
+    if hopeless or policy.on_quorum_loss is OnQuorumLoss.FAIL:
+        return failed(scene, status, hopeless or Reason.QUORUM_LOST, message)
+    return _wait_for_quorum(scene, current, count, message, needed)
+
+
+def _redraw(scene: Scene, current: CurrentRound, count: int) -> Step:
+    status = scene.job.status.model_copy(update={"failed_attempts": count})
+    attempt, redraw = current.attempt + 1, current.redraw + 1
+    return Step(status=_intent(scene, status, number=current.number, attempt=attempt, redraw=redraw))
+
+
+def _wait_for_quorum(scene: Scene, current: CurrentRound, count: int, message: str, needed: int) -> Step:
+    status = progressing(scene, scene.job.status, holds=False, reason=Reason.QUORUM_LOST, message=message)
+    condition = status.condition(ConditionType.PROGRESSING)
+    since = condition.last_transition_time if condition else scene.now
+    due = since + retry_delay(count, scene.spec.round_policy.max_attempts)
+    if scene.now < due:
+        return Step(status=status, wake_at=due)
+    if len(scene.pods.ready) < needed:
+        return Step(status=status)
+    return _redraw(scene, current, count)

@@ -1,0 +1,88 @@
+"""What the parts of a decision share, and what each of them returns."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Self
+
+from fedjob_operator.api.v1alpha1 import ConditionType, FederatedJob, FederatedJobSpec, FederatedJobStatus
+from fedjob_operator.core.actions import Action
+from fedjob_operator.core.conditions import finish, set_condition
+from fedjob_operator.core.observed import Observed, PodPhase, PodView
+from fedjob_operator.core.pods import PodPlan
+from fedjob_protocol.messages import AggregatorState, CheckpointInfo, RoundView
+from fedjob_protocol.reasons import Reason
+from fedjob_protocol.round import DURABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One look at the world."""
+
+    job: FederatedJob
+    seen: Observed
+    pods: PodPlan
+    now: datetime
+
+    @property
+    def spec(self) -> FederatedJobSpec:
+        """The job's spec."""
+        return self.job.spec
+
+    @property
+    def aggregator(self) -> PodView | None:
+        """The aggregator's pod, if it is ready."""
+        pod = self.pods.aggregator
+        return pod if pod and pod.phase is PodPhase.READY else None
+
+    @property
+    def state(self) -> AggregatorState | None:
+        """The state of the aggregator that runs now."""
+        return self.seen.state if self.aggregator else None
+
+    def view(self, round_number: int) -> RoundView | None:
+        """The newest view of a round, if the aggregator that runs now gave one."""
+        view = self.seen.round
+        if self.state is None or view is None or view.boot_id != self.state.boot_id:
+            return None
+        return view if view.round == round_number else None
+
+    def committed(self) -> tuple[int, str | None]:
+        """Number and digest of the last round that the aggregator committed; (-1, None) before round 0."""
+        state = self.state
+        found: CheckpointInfo | None = state.committed if state else None
+        number, digest = (found.round, found.digest) if found else (-1, None)
+        view = self.seen.round
+        if view and state and view.boot_id == state.boot_id and view.state in DURABLE and view.round > number:
+            digest = view.record.digest if view.record else None
+            number = view.round
+        return number, digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a part of the decision wants: a status, actions, and when to look again."""
+
+    status: FederatedJobStatus
+    actions: tuple[Action, ...] = ()
+    wake_at: datetime | None = None
+
+    def acting(self, *actions: Action) -> Self:
+        """Return the step with further actions."""
+        return replace(self, actions=(*self.actions, *actions))
+
+    def waking(self, at: datetime | None) -> Self:
+        """Return the step with an earlier look, if this is earlier."""
+        times = [time for time in (self.wake_at, at) if time is not None]
+        return replace(self, wake_at=min(times, default=None))
+
+
+def failed(scene: Scene, status: FederatedJobStatus, reason: Reason, message: str) -> Step:
+    """The job cannot go on."""
+    return Step(status=finish(status, failed=True, reason=reason, message=message, now=scene.now))
+
+
+def progressing(
+    scene: Scene, status: FederatedJobStatus, *, holds: bool, reason: Reason, message: str
+) -> FederatedJobStatus:
+    """Return the status with its Progressing condition set."""
+    return set_condition(status, ConditionType.PROGRESSING, holds=holds, reason=reason, message=message, now=scene.now)

@@ -1,0 +1,54 @@
+"""Which model is the best so far, and whether the job is done."""
+
+from fedjob_operator.api.v1alpha1 import BestModel, FederatedJobSpec, FederatedJobStatus, Objective, ObjectiveMode
+from fedjob_protocol.reasons import Reason
+
+
+def is_due(spec: FederatedJobSpec, round_number: int) -> bool:
+    """Whether a round is evaluated: every ``periodRounds``-th, and the last; never the initial model."""
+    if not spec.evaluation.modes or round_number == 0:
+        return False
+    return round_number % spec.evaluation.period_rounds == 0 or round_number == spec.rounds
+
+
+def is_better(objective: Objective, value: float, best: BestModel | None, *, min_delta: float) -> bool:
+    """Whether a value improves on the best by more than ``min_delta`` (by anything at all where that is 0)."""
+    if best is None:
+        return True
+    gain = value - best.value if objective.mode is ObjectiveMode.MAX else best.value - value
+    return gain > min_delta
+
+
+def improves(spec: FederatedJobSpec, status: FederatedJobStatus, metrics: dict[str, float]) -> bool:
+    """Whether a model with these metrics is the best so far; without an objective none is."""
+    if spec.objective is None or spec.objective.metric not in metrics:
+        return False
+    min_delta = spec.stop.min_delta if spec.stop else 0.0
+    return is_better(spec.objective, metrics[spec.objective.metric], status.best, min_delta=min_delta)
+
+
+def verdict(spec: FederatedJobSpec, status: FederatedJobStatus) -> tuple[Reason, str] | None:
+    """Return why the job is complete, or ``None`` while it is not. Looks at committed, evaluated rounds only."""
+    committed = status.rounds.committed
+    if early := _stops_early(spec, status):
+        return early
+    if committed >= spec.rounds:
+        return Reason.ROUNDS_COMPLETED, f"all {spec.rounds} rounds are committed"
+    return None
+
+
+def _stops_early(spec: FederatedJobSpec, status: FederatedJobStatus) -> tuple[Reason, str] | None:
+    stop, objective, best = spec.stop, spec.objective, status.best
+    if stop is None or objective is None or best is None:
+        return None
+    reached = {metric.name: metric.value for metric in status.metrics}.get(objective.metric)
+    if stop.target is not None and reached is not None:
+        ahead = reached - stop.target if objective.mode is ObjectiveMode.MAX else stop.target - reached
+        if ahead >= 0:
+            return Reason.TARGET_REACHED, f"{objective.metric} {reached:.6g} reached the target {stop.target:g}"
+    waited = status.rounds.committed - best.round
+    if stop.patience_rounds is not None and waited >= stop.patience_rounds:
+        return Reason.NO_IMPROVEMENT, (
+            f"{objective.metric} has not improved on {best.value:.6g} of round {best.round} for {waited} rounds"
+        )
+    return None

@@ -1,0 +1,110 @@
+"""The messages that a decision sends, made from the spec and the intent in the status."""
+
+from fedjob_operator.api.resolve import clients_per_round, min_reports
+from fedjob_operator.api.v1alpha1 import CurrentRound, FederatedJob
+from fedjob_operator.core.actions import OpenRound, StartTask
+from fedjob_operator.core.observed import PodView
+from fedjob_operator.core.pods import group_of
+from fedjob_operator.core.scene import Scene
+from fedjob_operator.core.selection import init_seed, training_seed
+from fedjob_operator.core.stopping import is_due
+from fedjob_protocol.messages import (
+    Base,
+    Destination,
+    InitTask,
+    OptimizerConfig,
+    Participant,
+    RoundSpec,
+    Strategy,
+    TrainingConfig,
+    TrainTask,
+    Weighting,
+)
+from fedjob_protocol.routes import failure_path, model_path, update_path
+
+
+def client_name(job: FederatedJob, index: int) -> str:
+    """Name of a client for people: its group and its index in the job."""
+    return f"{group_of(job.status.layout, index)}-{index}"
+
+
+def base_of(job: FederatedJob) -> Base | None:
+    """The committed model that the next round starts from; ``None`` before round 0."""
+    model = job.status.model
+    return Base(round=model.round, digest=model.digest) if model else None
+
+
+def open_round(scene: Scene, current: CurrentRound, aggregator: PodView) -> OpenRound:
+    """Open the round of the intent, or hand the aggregator that has it open the current term."""
+    job, url = scene.job, aggregator.url or ""
+    first = current.number == 0
+    wanted = 1 if first else min(clients_per_round(job.spec), len(current.selected))
+    spec = RoundSpec(
+        job_uid=job.metadata.uid,
+        term=job.status.term,
+        attempt=current.attempt,
+        redraw=current.redraw,
+        base=base_of(job),
+        participants=tuple(_participant(scene, index) for index in current.selected),
+        clients_per_round=wanted,
+        min_reports=1 if first else min(min_reports(job.spec), wanted),
+        deadline_seconds=job.spec.round_policy.deadline_seconds,
+        weighting=Weighting(job.spec.round_policy.weighting),
+        strategy=Strategy(name=job.spec.strategy.name, parameters=dict(job.spec.strategy.parameters)),
+        expects_evaluation=is_due(job.spec, current.number),
+        max_model_bytes=job.spec.model.max_bytes,
+    )
+    return OpenRound(url=url, incarnation=aggregator.incarnation, round=current.number, spec=spec)
+
+
+def training_config(job: FederatedJob, *, round_number: int, index: int) -> TrainingConfig:
+    """Hyperparameters of one client's training in one round.
+
+    Raises:
+        pydantic.ValidationError: An optimizer's parameter is no number.
+    """
+    training = job.spec.training
+    return TrainingConfig(
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        optimizer=OptimizerConfig(name=training.optimizer.name, parameters=dict(training.optimizer.parameters)),
+        parameters=dict(training.parameters),
+        seed=training_seed(seed=job.spec.seed, round_number=round_number, index=index),
+    )
+
+
+def start_task(scene: Scene, current: CurrentRound, *, client: PodView, aggregator: PodView, boot_id: str) -> StartTask:
+    """Give a client its task: train, or in round 0 make the initial model."""
+    job, index, number = scene.job, client.index, current.number
+    root = aggregator.url or ""
+    remaining = (current.deadline - scene.now).total_seconds() if current.deadline else 0.0
+    destination = Destination(
+        term=job.status.term,
+        attempt=current.attempt,
+        boot_id=boot_id,
+        upload_url=root + update_path(number, index),
+        failure_url=root + failure_path(number, index),
+        deadline_seconds=max(remaining, 1.0),
+    )
+    base = base_of(job)
+    task: TrainTask | InitTask
+    if base is None:
+        task = InitTask(job_uid=job.metadata.uid, seed=init_seed(seed=job.spec.seed), destination=destination)
+    else:
+        task = TrainTask(
+            job_uid=job.metadata.uid,
+            base=base,
+            config=training_config(job, round_number=number, index=index),
+            model_url=root + model_path(base.round),
+            max_model_bytes=job.spec.model.max_bytes,
+            destination=destination,
+        )
+    return StartTask(url=client.url or "", incarnation=client.incarnation, client=index, round=number, task=task)
+
+
+def _participant(scene: Scene, index: int) -> Participant:
+    pod = scene.pods.clients.get(index)
+    info = scene.seen.infos.get(pod.incarnation) if pod else None
+    examples = info.examples if info and scene.job.status.model else None
+    return Participant(client=index, name=client_name(scene.job, index), max_examples=examples or None)

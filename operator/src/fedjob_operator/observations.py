@@ -1,0 +1,107 @@
+"""What this process remembers of what it saw: a cache that may be lost at any time.
+
+Only the reconcile loop uses it. Nothing in here is needed for correctness: after a restart everything is asked again, and
+every call is idempotent.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from fedjob_operator.core.actions import (
+    Action,
+    Evaluate,
+    FetchInfo,
+    OpenRound,
+    ReadState,
+    RecordEvaluation,
+    ReportFailure,
+    StartTask,
+    WatchRound,
+)
+from fedjob_operator.core.observed import Failure, Observed, PodRole, PodView, TaskAck
+from fedjob_protocol.messages import AggregatorState, ClientInfo, EvaluationView, RoundView, TaskView
+
+Answer = AggregatorState | ClientInfo | EvaluationView | RoundView | TaskView | None
+"""What performing an action gave; ``None`` for pods."""
+
+
+class Observations:
+    """Answers and failures since this process started."""
+
+    def __init__(self) -> None:
+        self._seen = Observed()
+        self._aggregator: str | None = None
+
+    def look(self, pods: tuple[PodView, ...]) -> Observed:
+        """Return everything seen, together with the pods that there are now."""
+        aggregators = [pod for pod in pods if pod.role is PodRole.AGGREGATOR]
+        newest = max(aggregators, key=lambda pod: pod.ordinal, default=None)
+        incarnation = newest.incarnation if newest else None
+        if incarnation != self._aggregator:
+            # Another process: what the one before held in memory says nothing about this one.
+            self._aggregator = incarnation
+            self._seen = replace(self._seen, state=None, round=None)
+        running = {pod.incarnation for pod in pods}
+        if not running.issuperset(self._seen.infos):
+            infos = {key: info for key, info in self._seen.infos.items() if key in running}
+            self._seen = replace(self._seen, infos=infos)
+        return replace(self._seen, pods=pods)
+
+    def learn(self, action: Action, answer: Answer) -> None:
+        """Take in the answer of a call that succeeded."""
+        self._forget_failure(action.key)
+        match action, answer:
+            case ReadState(), AggregatorState() if action.incarnation == self._aggregator:
+                self._seen = replace(self._seen, state=answer, round=answer.current)
+            case FetchInfo(), ClientInfo():
+                self._seen = replace(self._seen, infos={**self._seen.infos, action.incarnation: answer})
+            case ((OpenRound() | WatchRound() | ReportFailure() | RecordEvaluation()), RoundView()):
+                self._learn_round(action.incarnation, answer)
+            case StartTask(), TaskView():
+                self._acknowledge(action)
+            case Evaluate(), EvaluationView():
+                self._seen = replace(self._seen, evaluation=answer)
+            case _:
+                pass
+
+    def fail(self, action: Action, *, word: str | None, message: str, now: datetime) -> None:
+        """Take in that a call failed; the first of several in a row gives the time."""
+        before = self._seen.failures.get(action.key)
+        failure = Failure(word=word, message=message, since=before.since if before else now)
+        self._seen = replace(self._seen, failures={**self._seen.failures, action.key: failure})
+
+    def _forget_failure(self, key: str) -> None:
+        if key in self._seen.failures:
+            left = {other: failure for other, failure in self._seen.failures.items() if other != key}
+            self._seen = replace(self._seen, failures=left)
+
+    def _learn_round(self, incarnation: str, view: RoundView) -> None:
+        if incarnation != self._aggregator:
+            return
+        state = self._seen.state
+        if state is not None and state.boot_id != view.boot_id:
+            # Restarted in place, unnoticed by whoever watches pods: read its state again.
+            self._seen = replace(self._seen, state=None, round=None)
+            return
+        before = self._seen.round
+        if before is None or (view.round, view.attempt) >= (before.round, before.attempt):
+            self._seen = replace(self._seen, round=view)
+            self._drop_old_failures(view.round)
+
+    def _drop_old_failures(self, round_number: int) -> None:
+        """Calls of rounds that are over are never made again; keep the cache small."""
+        if len(self._seen.failures) > 100:
+            marker = f"/{round_number}/"
+            left = {key: failure for key, failure in self._seen.failures.items() if marker in key}
+            self._seen = replace(self._seen, failures=left)
+
+    def _acknowledge(self, action: StartTask) -> None:
+        goal = action.task.destination
+        ack = TaskAck(
+            incarnation=action.incarnation,
+            round=action.round,
+            term=goal.term,
+            attempt=goal.attempt,
+            boot_id=goal.boot_id,
+        )
+        self._seen = replace(self._seen, acks={**self._seen.acks, action.client: ack})

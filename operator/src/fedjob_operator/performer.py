@@ -1,0 +1,114 @@
+"""Performs actions in the background: each at most once at a time, held back after failures.
+
+The loop never waits for a call, so that one dead client cannot stop the others.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import datetime
+from typing import assert_never
+
+from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.core.actions import Action, Call, CreatePod, DeletePod
+from fedjob_operator.observations import Answer, Observations
+from fedjob_operator.ports import CallError, Pods, Programs
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_SECONDS = 0.1
+"""Back-off after the first failure of a call; doubled with each further one."""
+MAX_DELAY_SECONDS = 5.0
+
+
+class Performer:
+    """Owns the calls that are under way.
+
+    Args:
+        pods: Where programs run.
+        programs: How they are called.
+        observations: Where answers go.
+        wake: Called after each answer or failure, and when a held-back action may be tried again.
+        clock: The time, in UTC.
+    """
+
+    def __init__(
+        self,
+        *,
+        pods: Pods,
+        programs: Programs,
+        observations: Observations,
+        wake: Callable[[], None],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._pods = pods
+        self._programs = programs
+        self._observations = observations
+        self._wake = wake
+        self._clock = clock
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, int] = {}
+        self._held: dict[str, asyncio.TimerHandle] = {}
+
+    def start(self, job: FederatedJob, action: Action) -> None:
+        """Begin an action, unless it is under way or held back."""
+        key = action.key
+        if key in self._running or key in self._held:
+            return
+        self._running[key] = asyncio.get_running_loop().create_task(self._run(job, action), name=key)
+
+    async def close(self) -> None:
+        """Cancel everything under way and wait until it has ended."""
+        for handle in self._held.values():
+            handle.cancel()
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, job: FederatedJob, action: Action) -> None:
+        key = action.key
+        try:
+            answer = await self._perform(job, action)
+        except CallError as error:
+            self._fail(action, error.word, str(error))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # A bug of ours or a broken environment; the job must not stop silently, so it is tried again and shown.
+            log.exception("performing %s failed", key)
+            self._fail(action, None, f"{type(error).__name__}: {error}")
+        else:
+            self._failures.pop(key, None)
+            self._observations.learn(action, answer)
+        finally:
+            self._running.pop(key, None)
+            self._wake()
+
+    async def _perform(self, job: FederatedJob, action: Action) -> Answer:
+        match action:
+            case CreatePod():
+                await self._pods.create(job, action)
+                return None
+            case DeletePod():
+                await self._pods.delete(action)
+                return None
+            case Call():
+                return await self._programs.perform(action)
+            case _:
+                assert_never(action)
+
+    def _fail(self, action: Action, word: str | None, message: str) -> None:
+        key = action.key
+        count = self._failures.get(key, 0) + 1
+        self._failures[key] = count
+        log.debug("%s failed for the %d. time: %s", key, count, message)
+        self._observations.fail(action, word=word, message=message, now=self._clock())
+        delay = min(FIRST_DELAY_SECONDS * 2 ** min(count - 1, 16), MAX_DELAY_SECONDS)
+        delay *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, decides nothing
+        self._held[key] = asyncio.get_running_loop().call_later(delay, self._release, key)
+
+    def _release(self, key: str) -> None:
+        self._held.pop(key, None)
+        self._wake()

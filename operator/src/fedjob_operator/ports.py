@@ -1,0 +1,73 @@
+"""The edges of the reconcile loop, as protocols: what it needs of the world, whoever provides it.
+
+On a cluster the API server provides pods and status; in ``fedjob run`` processes and a file do.
+"""
+
+from typing import Protocol
+
+from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
+from fedjob_operator.core.actions import Action, CreatePod, DeletePod
+from fedjob_operator.core.observed import PodView
+from fedjob_operator.observations import Answer
+from fedjob_protocol.errors import FedJobError
+
+
+class StatusConflictError(FedJobError):
+    """The resource changed since it was read: read it again and decide again, never write blindly."""
+
+
+class JobStore(Protocol):
+    """Where the resource is kept."""
+
+    async def read(self) -> FederatedJob | None:
+        """Return the resource, or ``None`` when it is gone."""
+        ...
+
+    async def write_status(self, job: FederatedJob, status: FederatedJobStatus) -> FederatedJob:
+        """Replace the status of the version that was read, and return the new version.
+
+        Raises:
+            StatusConflictError: The resource is no longer the version that ``job`` is.
+        """
+        ...
+
+
+class Pods(Protocol):
+    """Where programs run."""
+
+    def pods(self) -> tuple[PodView, ...]:
+        """Return the pods of the job as last seen; no I/O."""
+        ...
+
+    async def create(self, job: FederatedJob, action: CreatePod) -> None:
+        """Create a pod under its deterministic name; that it exists already is fine."""
+        ...
+
+    async def delete(self, action: DeletePod) -> None:
+        """Delete this very pod; that it is gone already is fine."""
+        ...
+
+
+class CallError(FedJobError):
+    """A call to a program failed.
+
+    Args:
+        message: What was called and what came back.
+        word: The machine word of the answer; ``None`` when there was no usable answer.
+    """
+
+    def __init__(self, message: str, *, word: str | None = None) -> None:
+        super().__init__(message)
+        self.word = word
+
+
+class Programs(Protocol):
+    """The HTTP APIs of aggregator and clients."""
+
+    async def perform(self, action: Action) -> Answer:
+        """Make the call that an action describes.
+
+        Raises:
+            CallError: There was no answer, or it was a problem, or it could not be read.
+        """
+        ...

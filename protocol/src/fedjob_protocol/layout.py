@@ -1,0 +1,19 @@
+"""Names of files in the aggregator's folder, and of what is built in: shared by who writes and who shows them."""
+
+from typing import Final
+
+CHECKPOINT_FOLDER: Final = "checkpoints"
+ROUND_LOG_NAME: Final = "rounds.jsonl"
+"""One `fedjob_protocol.messages.RoundRecord` as JSON per line."""
+
+BUILT_IN_MODELS: Final = frozenset({"linear", "logistic", "softmax", "mlp"})
+"""Names of models that clients can train without a trainer of the user's own."""
+BUILT_IN_DATA: Final = frozenset({"synthetic-linear", "synthetic-logistic", "digits", "mnist", "npz"})
+"""Names of data sets that clients can read without a trainer of the user's own."""
+DATA_WITH_PATH: Final = frozenset({"mnist", "npz"})
+"""Data sets that are read from a path."""
+
+
+def checkpoint_name(round_number: int) -> str:
+    """Path of a round's checkpoint below the aggregator's folder."""
+    return f"{CHECKPOINT_FOLDER}/round-{round_number:06d}.safetensors"
