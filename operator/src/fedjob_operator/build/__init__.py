@@ -1,0 +1,1 @@
+"""What programs are given when they are created: pure functions of the job."""
