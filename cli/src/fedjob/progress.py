@@ -76,8 +76,7 @@ def _runs_smoothly(status: FederatedJobStatus) -> bool:
             "RoundInProgress",
             "Provisioning",
         )
-        or status.phase in (Phase.COMPLETE, Phase.FAILED)
-    )
+    ) or status.phase in (Phase.COMPLETE, Phase.FAILED)
 
 
 class Lines:
@@ -102,10 +101,10 @@ class Lines:
     def update(self, job: FederatedJob, before: FederatedJobStatus) -> None:
         """Print what is new."""
         for line in notices(job, before):
-            print(line, file=self._stream, flush=True)  # noqa: T201 - it is what this is for
+            print(line, file=self._stream, flush=True)
         for row in committed_rows(job, before):
             if row.number > 0:
-                print(round_line(job, row), file=self._stream, flush=True)  # noqa: T201
+                print(round_line(job, row), file=self._stream, flush=True)
 
 
 class Bar:
@@ -159,4 +158,4 @@ class Bar:
 
 def say(text: str, *, stream: TextIO | None = None) -> None:
     """Print a line for people."""
-    print(text, file=stream or sys.stdout, flush=True)  # noqa: T201
+    print(text, file=stream or sys.stdout, flush=True)

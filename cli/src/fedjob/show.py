@@ -16,7 +16,7 @@ from fedjob_operator.adapters.job_file import JobFile
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_protocol.errors import Refusal
 from fedjob_protocol.messages import RoundRecord
-from fedjob_protocol.weights import read_header
+from fedjob_protocol.weights import LENGTH_BYTES, Header, header_end, parse_header
 
 BLOCK_BYTES = 1 << 20
 
@@ -114,24 +114,36 @@ def show_model(path: Path, *, as_json: bool) -> None:
     assert model is not None
     try:
         with file.open("rb") as stream:
-            manifest, metadata = read_header(stream, file.stat().st_size)
+            header = _header(stream, file.stat().st_size)
             stream.seek(0)
             digest = _digest(stream)
     except (OSError, Refusal) as error:
         raise Failure(f"{file}: {error}") from error
     if digest != model.digest:
         raise Failure(f"{file} is damaged: its digest is {digest}, the status says {model.digest}")
-    tensors = [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for t in manifest.tensors]
+    tensors = [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for t in header.manifest.tensors]
     if as_json:
-        document = {"round": model.round, "digest": digest, "path": str(file), "metadata": metadata, "tensors": tensors}
+        document = {
+            "round": model.round,
+            "digest": digest,
+            "path": str(file),
+            "metadata": dict(header.metadata),
+            "tensors": tensors,
+        }
         say(json.dumps(document))
         return
     say(f"file: {file}")
     say(f"round: {model.round}")
     say(f"digest: {digest} (computed from the file)")
-    say(f"parent: {metadata.get('fedjob.parent', '-')}")
-    for tensor in manifest.tensors:
+    say(f"parent: {header.metadata.get('fedjob.parent', '-')}")
+    for tensor in header.manifest.tensors:
         say(f"  {tensor.name}  {tensor.dtype}  {'x'.join(map(str, tensor.shape)) or 'scalar'}")
+
+
+def _header(stream: BinaryIO, total_bytes: int) -> Header:
+    prefix = stream.read(LENGTH_BYTES)
+    end = header_end(prefix, total_bytes)
+    return parse_header(prefix + stream.read(end - LENGTH_BYTES), total_bytes)
 
 
 def _digest(stream: BinaryIO) -> str:

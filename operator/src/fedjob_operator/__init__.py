@@ -1,0 +1,1 @@
+"""The operator, and the decision core that it shares with ``fedjob run``."""

@@ -1,7 +1,7 @@
 """What this process remembers of what it saw: a cache that may be lost at any time.
 
-Only the reconcile loop uses it. Nothing in here is needed for correctness: after a restart everything is asked again, and
-every call is idempotent.
+Only the reconcile loop uses it. Nothing in here is needed for correctness: after a restart everything is asked again,
+and every call is idempotent.
 """
 
 from dataclasses import replace

@@ -53,7 +53,7 @@ class HttpPrograms:
         if token:
             self._headers[routes.TOKEN_HEADER] = token
 
-    async def perform(self, action: Action) -> Answer:  # noqa: PLR0911, C901 - one line per action
+    async def perform(self, action: Action) -> Answer:
         """Make the call of an action.
 
         Raises:

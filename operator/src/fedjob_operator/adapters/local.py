@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 3.0
 """How long a process may take to end after SIGTERM before it is killed."""
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 """One thread per process unless the user says otherwise: results are promised for a fixed thread count."""
 
 Place = tuple[PodRole, int, int]

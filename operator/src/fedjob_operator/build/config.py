@@ -47,9 +47,7 @@ def client_config(
 
 def predictor_config(job: FederatedJob, *, model: Base, model_file: str, trainer_path: str | None) -> ClientConfig:
     """Return the configuration of a process that only answers ``/predict`` with a committed model."""
-    config = client_config(
-        job, role=PodRole.EVALUATOR, index=0, trainer_path=trainer_path, model_file=model_file
-    )
+    config = client_config(job, role=PodRole.EVALUATOR, index=0, trainer_path=trainer_path, model_file=model_file)
     return config.model_copy(update={"model_digest": model.digest})
 
 
@@ -86,9 +84,5 @@ def _partition(job: FederatedJob, partition: Partition, index: int) -> Partition
         index=index,
         count=len(client_indices(job.status.layout)),
         seed=job.spec.seed,
-        **{
-            name: value
-            for name in ("alpha", "shards_per_client")
-            if (value := getattr(partition, name)) is not None
-        },
+        **{name: value for name in ("alpha", "shards_per_client") if (value := getattr(partition, name)) is not None},
     )

@@ -1,15 +1,15 @@
 """What a decision may ask for: a closed union, each action idempotent and named by its content.
 
-Performing an action twice is harmless: pods are create-only under deterministic names, and every HTTP call is idempotent
-by protocol. ``key`` names an action; one that is under way is not started again.
+Performing an action twice is harmless: pods are create-only under deterministic names, and every HTTP call is
+idempotent by protocol. ``key`` names an action; one that is under way is not started again.
 """
 
 from dataclasses import dataclass
 
 from fedjob_operator.core.observed import PodRole
 from fedjob_protocol.messages import (
-    Evaluation,
     EvaluateTask,
+    Evaluation,
     FailureReport,
     InitTask,
     RoundSpec,

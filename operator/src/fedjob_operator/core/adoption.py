@@ -1,5 +1,6 @@
 """Taking over what the aggregator committed: its record becomes part of the status."""
 
+from fedjob_operator.api.status import MAX_CONTRIBUTORS, MAX_METRICS, MAX_RECENT_ROUNDS
 from fedjob_operator.api.v1alpha1 import (
     BestModel,
     CommittedModel,
@@ -7,7 +8,6 @@ from fedjob_operator.api.v1alpha1 import (
     Metric,
     RecentRound,
 )
-from fedjob_operator.api.status import MAX_CONTRIBUTORS, MAX_METRICS, MAX_RECENT_ROUNDS
 from fedjob_operator.core.scene import Scene
 from fedjob_operator.core.stopping import improves
 from fedjob_protocol.layout import checkpoint_name

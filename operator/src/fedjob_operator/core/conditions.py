@@ -17,7 +17,7 @@ MAX_MESSAGE = 1024
 """Longest message that a status carries, in characters."""
 
 
-def set_condition(  # noqa: PLR0913 - a condition has this many parts
+def set_condition(
     status: FederatedJobStatus,
     kind: ConditionType,
     *,

@@ -1,4 +1,4 @@
-"""The decision: hypothetically, if the world looked like this, what should be done and what should the status say?
+"""The decision: if the world looked like this, what should be done, and what should the status say.
 
 `decide` is called by the reconcile loop of the operator and of ``fedjob run`` at every look at the world. It is level
 triggered: what it returns depends on the job and on what was seen, not on what happened before.
@@ -53,8 +53,8 @@ def decide(job: FederatedJob, seen: Observed, now: datetime) -> Decision:
         now: The time, in UTC.
 
     Returns:
-        The status that follows from what was seen, and the actions that bring the job on. Actions depend only on intents
-        that are in ``job.status`` already.
+        The status that follows from what was seen, and the actions that bring the job on. Actions depend only on
+        intents that are in ``job.status`` already.
     """
     if is_finished(job.status):
         return Decision(status=job.status, actions=release_pods(seen), finished=True)
@@ -157,7 +157,8 @@ def _contradiction(scene: Scene, state: AggregatorState) -> tuple[Reason, str] |
     status = scene.job.status
     if state.job_uid not in (None, scene.job.metadata.uid):
         return Reason.FOREIGN_VOLUME, (
-            f"the aggregator's folder belongs to job {state.job_uid}, not to {scene.job.metadata.uid}; give it an empty one"
+            f"the aggregator's folder belongs to job {state.job_uid}, not to {scene.job.metadata.uid}; "
+            "give it an empty one"
         )
     known = status.rounds.committed
     number, digest = scene.committed()

@@ -52,7 +52,7 @@ def _problem(scene: Scene, record: RoundRecord, base: Base) -> str | None:
     return None
 
 
-def _record(  # noqa: PLR0913 - the parts of an evaluation
+def _record(
     scene: Scene,
     record: RoundRecord,
     aggregator: PodView,

@@ -31,8 +31,8 @@ MAX_RETRY = timedelta(minutes=5)
 def may_start(job: FederatedJob, pods: PodPlan, now: datetime) -> tuple[bool, datetime | None]:
     """Whether the first round may open, and if not, when waiting for the others ends.
 
-    A job starts when all its clients are ready, or when ``minClients`` are and ``joinWaitSeconds`` have passed since the
-    first one was.
+    A job starts when all its clients are ready, or when ``minClients`` are and ``joinWaitSeconds`` have passed since
+    the first one was.
     """
     declared = len(client_indices(job.status.layout))
     ready = [pods.clients[index].since for index in pods.ready]

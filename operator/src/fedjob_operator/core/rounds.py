@@ -1,11 +1,12 @@
 """What the round in progress needs: opened, tasks given, watched, evaluated, adopted, tried again.
 
-The order is fixed by two rules. The intent is in the status before any call that follows from it. And what the aggregator
-has committed is true: the status follows it, never the other way round.
+The order is fixed by two rules. The intent is in the status before any call that follows from it. And what the
+aggregator has committed is true: the status follows it, never the other way round.
 """
 
 from datetime import timedelta
 
+from fedjob_operator.api.resolve import min_clients, min_reports
 from fedjob_operator.api.v1alpha1 import (
     ConditionType,
     CurrentRound,
@@ -20,7 +21,6 @@ from fedjob_operator.core.observed import PodView
 from fedjob_operator.core.quorum import definitive_reason, draw, missing_clients, retry_delay
 from fedjob_operator.core.scene import Scene, Step, failed, progressing
 from fedjob_operator.core.tasks import open_round, start_task
-from fedjob_operator.api.resolve import min_clients, min_reports
 from fedjob_protocol.errors import KINDS, Word
 from fedjob_protocol.messages import AggregatorState, FailureReport, RoundView
 from fedjob_protocol.reasons import Reason
@@ -60,7 +60,7 @@ def drive(scene: Scene, current: CurrentRound, aggregator: PodView, state: Aggre
     return _open(scene, current, aggregator)
 
 
-def _intent(  # noqa: PLR0913 - the parts of an intent
+def _intent(
     scene: Scene,
     status: FederatedJobStatus,
     *,
@@ -184,7 +184,7 @@ _HOPELESS = frozenset(
 """Answers to a task that would be the same again."""
 
 
-def _report(  # noqa: PLR0913 - who failed, where, why
+def _report(
     scene: Scene, current: CurrentRound, index: int, aggregator: PodView, reason: Reason, message: str
 ) -> ReportFailure:
     report = FailureReport(

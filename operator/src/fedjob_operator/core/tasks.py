@@ -49,7 +49,7 @@ def open_round(scene: Scene, current: CurrentRound, aggregator: PodView) -> Open
         clients_per_round=wanted,
         min_reports=1 if first else min(min_reports(job.spec), wanted),
         deadline_seconds=job.spec.round_policy.deadline_seconds,
-        weighting=Weighting(job.spec.round_policy.weighting),
+        weighting=Weighting(job.spec.strategy.weighting),
         strategy=Strategy(name=job.spec.strategy.name, parameters=dict(job.spec.strategy.parameters)),
         expects_evaluation=is_due(job.spec, current.number),
         max_model_bytes=job.spec.model.max_bytes,
