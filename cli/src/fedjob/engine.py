@@ -13,8 +13,7 @@ import aiohttp
 
 from fedjob.folder import RunFolder
 from fedjob_operator.adapters.http import HttpPrograms
-from fedjob_operator.adapters.job_file import JobFile
-from fedjob_operator.adapters.local import LocalPods, LocalSettings
+from fedjob_operator.adapters.local import JobFile, LocalPods, LocalSettings
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.reconcile import OnChange, Reconciler
 

@@ -16,7 +16,7 @@ from fedjob.folder import RunFolder
 from fedjob.progress import say
 from fedjob.run import MANIFEST_FOLDER_ANNOTATION
 from fedjob.show import newest_model
-from fedjob_operator.build.config import predictor_config
+from fedjob_operator.adapters.local import predictor_config
 from fedjob_protocol.config import CONFIG_VARIABLE
 from fedjob_protocol.messages import Base
 

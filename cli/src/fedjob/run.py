@@ -14,7 +14,7 @@ from fedjob.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from fedjob.folder import FolderError, RunFolder, choose
 from fedjob.manifest import ManifestError, load_manifest, render_problems
 from fedjob.progress import display_for, say
-from fedjob_operator.adapters.job_file import JobFile
+from fedjob_operator.adapters.local import JobFile
 from fedjob_operator.api.rules import Problem, immutable_changes, local_notes, local_problems
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase, dump
 from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS, DATA_WITH_PATH

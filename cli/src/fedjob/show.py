@@ -12,7 +12,7 @@ from rich.table import Table
 from fedjob.failure import EXIT_USAGE, Failure
 from fedjob.folder import RunFolder
 from fedjob.progress import say
-from fedjob_operator.adapters.job_file import JobFile
+from fedjob_operator.adapters.local import JobFile
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_protocol.errors import Refusal
 from fedjob_protocol.messages import RoundRecord

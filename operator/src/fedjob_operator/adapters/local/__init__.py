@@ -1,0 +1,10 @@
+"""The local engine: processes in the place of pods, a file in the place of the API server.
+
+The command line uses these names and nothing below them.
+"""
+
+from fedjob_operator.adapters.local.job_file import JobFile
+from fedjob_operator.adapters.local.processes import LocalPods, LocalSettings
+from fedjob_operator.build.config import predictor_config
+
+__all__ = ["JobFile", "LocalPods", "LocalSettings", "predictor_config"]
