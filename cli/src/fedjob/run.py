@@ -15,7 +15,9 @@ from fedjob.folder import FolderError, RunFolder, choose
 from fedjob.manifest import ManifestError, load_manifest, render_problems
 from fedjob.progress import display_for, say
 from fedjob_operator.adapters.local import JobFile
-from fedjob_operator.api.rules import Problem, immutable_changes, local_notes, local_problems
+from fedjob_operator.api.immutable import immutable_changes
+from fedjob_operator.api.local import local_notes, local_problems
+from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase, dump
 from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS, DATA_WITH_PATH
 
@@ -55,7 +57,7 @@ def run(options: Options) -> int:
             say(render_problems(error.problems), stream=sys.stderr)
             return EXIT_USAGE
         for note in local_notes(job):
-            say(f"note: {note}", stream=people)
+            say(f"note: {note.path}: {note.message}", stream=people)
         say(f"{job.metadata.name}: {folder.path}", stream=people)
         return _execute(options, folder, people_is_json=options.as_json)
 
@@ -129,9 +131,14 @@ def _resumed(wanted: FederatedJob, folder: RunFolder) -> FederatedJob:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ManifestError((Problem(str(folder.job_file), f"cannot be read: {reason}"),)) from error
-    problems = [] if wanted.spec == job.spec else immutable_changes(job.spec, wanted.spec)
-    if job.status.phase in (Phase.COMPLETE, Phase.FAILED) and wanted.spec != job.spec:
-        problems.append(Problem("spec", f"the run is {job.status.phase}; start a new one to change it"))
+    status = job.status
+    problems = immutable_changes(
+        job.spec,
+        wanted.spec,
+        committed=status.rounds.committed,
+        complete=status.phase in (Phase.COMPLETE, Phase.FAILED),
+        layout=status.layout,
+    )
     if wanted.metadata.name != job.metadata.name:
         problems.append(Problem("metadata.name", f"the folder holds a run of {job.metadata.name}"))
     if problems:
