@@ -1,0 +1,1 @@
+"""The aggregator: stages, verifies and folds updates, commits rounds, serves models. Knows no model code."""
