@@ -40,6 +40,10 @@ DNS_1035 = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 """A DNS-1035 label: lower-case letters, digits and dashes, beginning with a letter and not ending with a dash."""
 DNS_1123_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 """The name of most Kubernetes objects."""
+WORD_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+"""The name of something registered."""
+TRAINER_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$"
+"""A class in a module: ``package.module:Class``."""
 
 
 class Base(BaseModel):
@@ -140,10 +144,10 @@ Bool = Annotated[bool, Strict()]
 """``true`` or ``false``, nothing else."""
 Text = Annotated[str, Strict(), Field(max_length=1024)]
 """A string of at most 1,024 characters."""
-Word = Annotated[
-    str, Strict(), Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
-]
+Word = Annotated[str, Strict(), Field(min_length=1, max_length=63, pattern=WORD_PATTERN)]
 """The name of something registered: a model, an optimizer, a metric, a data set."""
+TrainerName = Annotated[str, Strict(), Field(max_length=253, pattern=TRAINER_PATTERN)]
+"""A class of the user's own."""
 MetricName = Annotated[str, Strict(), Field(min_length=1, max_length=64)]
 """The name of a metric; whatever a trainer reports."""
 Label = Annotated[str, Strict(), Field(min_length=1, max_length=40, pattern=DNS_1035)]

@@ -25,6 +25,7 @@ from fedjob_operator.api.base import (
     SomeClients,
     SpecModel,
     Text,
+    TrainerName,
     Whole,
 )
 from fedjob_operator.api.enums import (
@@ -94,9 +95,7 @@ class ClientGroup(SpecModel):
     Default: the first value of replicas."""
     image: Text | None = Field(default=None, min_length=1)
     """Container image of the clients. May be changed while the job is suspended. Default: the chart's."""
-    trainer: (
-        Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$")] | None
-    ) = None
+    trainer: TrainerName | None = None
     """Your own trainer as `package.module:Class`. Immutable. Default: the built-in one for `spec.model.name`."""
     device: Device = Device.AUTO
     """Where the clients compute: Auto (a GPU where there is one), CPU or GPU. Immutable. Default Auto."""
