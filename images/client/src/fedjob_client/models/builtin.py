@@ -1,0 +1,202 @@
+"""The trainer behind the built-in models: a model, an optimizer and the data that the manifest names."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+
+from fedjob_client.data.dataset import Dataset, Split
+from fedjob_client.errors import DataError, SettingsError, TrainerError
+from fedjob_client.models.linear import Gram, LinearRegression, gram_pays
+from fedjob_client.models.logistic import FusedGradient, LogisticRegression, kernel_pays
+from fedjob_client.models.mlp import Mlp, MlpParameters
+from fedjob_client.models.model import Model, Sums
+from fedjob_client.models.sgd import train_batches, train_full_batch
+from fedjob_client.models.softmax import SoftmaxRegression
+from fedjob_client.parameters import read_parameters
+from fedjob_client.trainer import Array, ClientContext, EvalConfig, Metrics, Params, TrainConfig, Update
+from fedjob_protocol.config import Device
+from fedjob_protocol.wire import Message
+
+EVALUATION_ROWS: Final = 4096
+"""Held-out examples that are evaluated at a time."""
+
+
+class NoParameters(Message):
+    """``model.parameters`` of a model that has none."""
+
+
+def _linear(parameters: Mapping[str, Any]) -> Model:
+    read_parameters(NoParameters, parameters, where="model.parameters", error=SettingsError)
+    return LinearRegression()
+
+
+def _logistic(parameters: Mapping[str, Any]) -> Model:
+    read_parameters(NoParameters, parameters, where="model.parameters", error=SettingsError)
+    return LogisticRegression()
+
+
+def _softmax(parameters: Mapping[str, Any]) -> Model:
+    read_parameters(NoParameters, parameters, where="model.parameters", error=SettingsError)
+    return SoftmaxRegression()
+
+
+def _mlp(parameters: Mapping[str, Any]) -> Model:
+    settings = read_parameters(MlpParameters, parameters, where="model.parameters", error=SettingsError)
+    return Mlp(settings.hidden_sizes)
+
+
+MODELS: Final[Mapping[str, Callable[[Mapping[str, Any]], Model]]] = MappingProxyType(
+    {"linear": _linear, "logistic": _logistic, "mlp": _mlp, "softmax": _softmax}
+)
+"""Every built-in model, made from ``model.parameters``."""
+
+
+class BuiltinTrainer:
+    """Trains a built-in model on a data set; implements `fedjob_client.trainer.Trainer`.
+
+    Args:
+        model: The model.
+        dataset: The client's data.
+
+    Raises:
+        DataError: When data are used that do not fit the model.
+    """
+
+    backend: Final = "cpu"
+
+    def __init__(self, model: Model, dataset: Dataset) -> None:
+        self._model = model
+        self._dataset = dataset
+
+    @classmethod
+    def from_context(cls, context: ClientContext) -> "BuiltinTrainer":
+        """The trainer that a job's settings name.
+
+        Raises:
+            SettingsError: The model or one of its parameters is not known, or a GPU is asked for.
+            DataError: The data cannot be read, or do not fit the model.
+        """
+        if context.device is Device.GPU:
+            raise SettingsError("device: GPU was asked for, and the built-in models run on the CPU: use Auto or CPU")
+        make = MODELS.get(context.model.name)
+        if make is None:
+            known = ", ".join(sorted(MODELS))
+            raise SettingsError(f"model.name: {context.model.name!r} is not known; known: {known}; or name a trainer")
+        return cls(make(context.model.parameters), context.load_data())
+
+    @property
+    def num_examples(self) -> int:
+        """Training examples that this client holds."""
+        return len(self._train)
+
+    @property
+    def num_test_examples(self) -> int | None:
+        """Held-out examples, once they were read."""
+        test = self._dataset.loaded_test
+        return None if test is None else len(test)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The client's data."""
+        return self._dataset
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether outputs are class probabilities."""
+        return self._model.is_classifier
+
+    def init(self, seed: int) -> Params:
+        """The model's initial parameters; the same for the same seed."""
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+        return self._model.init(generator, self._train.x.shape[1], self._dataset.num_classes)
+
+    def train(self, params: Params, config: TrainConfig) -> Update:
+        """Train: full-batch where the batch is at least the client's data, else mini-batches."""
+        self._check_shapes(params)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # checked afterwards, as a whole
+            if config.batch_size < len(self._train):
+                trained, metrics = train_batches(self._model, params, self._train.x, self._train.y, config)
+            else:
+                gradient = self._full_gradient(config)
+                trained, metrics = train_full_batch(self._model, gradient, params, len(self._train), config)
+        return Update(params=trained, num_examples=len(self._train), metrics=metrics)
+
+    def evaluate(self, params: Params, config: EvalConfig) -> Metrics:  # noqa: ARG002 - nothing to choose
+        """Loss and accuracy, or loss, rmse and r2, over the held-out examples."""
+        test = self._test
+        if len(test) == 0:
+            raise DataError("evaluation: there are no held-out examples")
+        self._check_features(params, test.x, "evaluation: the held-out examples")
+        loss, correct = 0.0, 0
+        for begin in range(0, len(test), EVALUATION_ROWS):
+            rows = slice(begin, begin + EVALUATION_ROWS)
+            sums = self._model.score(params, test.x[rows], test.y[rows])
+            loss += sums.loss
+            correct += sums.correct
+        if self._model.is_classifier:
+            return {"loss": loss / len(test), "accuracy": correct / len(test)}
+        spread = float(((test.y - test.y.mean()) ** 2).sum())
+        metrics = {"loss": loss / len(test), "rmse": float(np.sqrt(loss / len(test)))}
+        return metrics | ({"r2": 1 - loss / spread} if spread > 0 else {})
+
+    def predict(self, params: Params, inputs: Array) -> Array:
+        """One output per row of ``inputs``; a row of numbers without columns is one feature each."""
+        features = np.asarray(inputs, dtype=self._model.dtype)
+        features = features.reshape(len(features), -1)
+        self._check_features(params, features, "predict: the inputs")
+        return self._model.outputs(params, features)
+
+    @cached_property
+    def _train(self) -> Split:
+        return self._fitting(self._dataset.train)
+
+    @cached_property
+    def _test(self) -> Split:
+        return self._fitting(self._dataset.test)
+
+    @cached_property
+    def _gram(self) -> Gram:
+        """Kept over rounds: the data do not change."""
+        return Gram.of(self._train.x, self._train.y)
+
+    @cached_property
+    def _fused(self) -> FusedGradient:
+        """Kept over rounds: the data do not change."""
+        return FusedGradient(self._train.x, self._train.y)
+
+    def _full_gradient(self, config: TrainConfig) -> Callable[[Params, Params], Sums]:
+        x, y = self._train.x, self._train.y
+        if isinstance(self._model, LinearRegression) and gram_pays(x.shape[1], config.epochs):
+            return self._gram.gradient
+        if isinstance(self._model, LogisticRegression) and kernel_pays(x.size, config.epochs):
+            return self._fused
+        return lambda params, out: self._model.gradient(params, x, y, out)
+
+    def _fitting(self, split: Split) -> Split:
+        """Features as rows of the model's type, and labels that it can use."""
+        x = np.ascontiguousarray(split.x.reshape(len(split.x), -1), dtype=self._model.dtype)
+        if not self._model.is_classifier:
+            return Split(x=x, y=split.y.astype(np.float64))
+        classes = self._dataset.num_classes
+        if classes is None or split.y.dtype.kind != "i":
+            raise DataError("model: a classifier needs class labels; this data set has values, use the model linear")
+        if isinstance(self._model, LogisticRegression) and classes != 2:
+            raise DataError(f"model logistic: two classes are needed, this data set has {classes}; use softmax")
+        return Split(x=x, y=split.y)
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in self.init(0).items()}
+
+    def _check_shapes(self, params: Params) -> None:
+        given = {name: array.shape for name, array in params.items()}
+        if given != self._shapes:
+            raise TrainerError(f"the model to train has the arrays {given}, this client's data need {self._shapes}")
+
+    def _check_features(self, params: Params, x: Array, what: str) -> None:
+        expected = params[self._model.first_weights].shape[0]
+        if x.shape[1] != expected:
+            raise DataError(f"{what} have {x.shape[1]} features, the model has {expected}")
