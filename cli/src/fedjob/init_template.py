@@ -36,7 +36,7 @@ spec:
 
   roundPolicy:
     # clientsPerRound: 50%      # a number, or a percentage of all clients; without it, all take part
-    # overSelect: 1             # ask one more, in case one is slow
+    # overSelect: 1             # with clientsPerRound: ask one more, in case one is slow
     # minReports: 2             # at the deadline, this many are enough; without it, clientsPerRound
     deadlineSeconds: 300
     maxAttempts: 3
@@ -50,7 +50,7 @@ spec:
 
   evaluation:
     periodRounds: 1             # after every round, on data that no client trains on
-    # modes: []                 # no evaluation
+    # modes: []                 # no evaluation, and then no objective
 
   objective: {{metric: accuracy, mode: Max}}    # decides which model is the best
   # stop: {{target: 0.97, patienceRounds: 5}}   # before the last round
