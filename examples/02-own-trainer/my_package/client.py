@@ -1,0 +1,42 @@
+"""scikit-learn's linear classifier as a client of a federated job."""
+
+import numpy as np
+from sklearn.linear_model import SGDClassifier
+
+from fedjob_client.trainer import Array, ClientContext, EvalConfig, Metrics, Params, TrainConfig, Update
+
+
+class MyTrainer:
+    """Trains on this client's part of the data that the manifest names."""
+
+    def __init__(self, context: ClientContext) -> None:
+        self.data = context.load_data()
+
+    def init(self, seed: int) -> Params:  # noqa: ARG002 - a convex problem can begin anywhere
+        """Begin with zeros: ten classes, 64 pixels."""
+        return {"w": np.zeros((10, 64)), "b": np.zeros(10)}
+
+    def train(self, params: Params, config: TrainConfig) -> Update:
+        """Take a few passes over the client's own digits."""
+        x, y = self.data.train.x.astype(float), self.data.train.y
+        model = SGDClassifier(
+            loss="log_loss",
+            alpha=config.parameters.get("alpha", 0.0001),
+            learning_rate="constant",
+            eta0=config.learning_rate,
+            random_state=config.seed % 2**32,
+        )
+        model.partial_fit(x[:1], y[:1], classes=np.arange(10))  # a client may have no example of some class
+        model.coef_, model.intercept_ = params["w"], params["b"]
+        for _ in range(config.epochs):
+            model.partial_fit(x, y)
+        return Update(params={"w": model.coef_, "b": model.intercept_}, num_examples=len(y))
+
+    def evaluate(self, params: Params, config: EvalConfig) -> Metrics:  # noqa: ARG002 - nothing to choose
+        """Measure on the held-out digits."""
+        scores = self.predict(params, self.data.test.x)
+        return {"accuracy": float(np.mean(scores.argmax(axis=1) == self.data.test.y))}
+
+    def predict(self, params: Params, inputs: Array) -> Array:
+        """Return one score per class; the largest is the answer."""
+        return np.asarray(inputs @ params["w"].T + params["b"])
