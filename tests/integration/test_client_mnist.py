@@ -1,4 +1,4 @@
-"""Real images, where the files are: ``FEDJOB_TEST_MNIST`` names their folder, or they are in ``../shared/data/mnist``."""
+"""Real images where the files are: in the folder that ``FEDJOB_TEST_MNIST`` names, or ``../shared/data/mnist``."""
 
 import os
 from pathlib import Path
