@@ -4,6 +4,7 @@ The types are what a Kubernetes structural schema can hold, and they read values
 never a number, a boolean is never an integer, and ``10.0`` is the integer 10 (JSON has only one kind of number).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,6 +45,7 @@ WORD_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 """The name of something registered."""
 TRAINER_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$"
 """A class in a module: ``package.module:Class``."""
+_RFC_3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T")
 
 
 class Base(BaseModel):
@@ -131,10 +133,11 @@ def _count_or_percent_schema(least: int) -> WithJsonSchema:
 
 
 def _utc_time(value: object) -> object:
-    """Let only text and datetimes through: pydantic alone would read a number as seconds since 1970."""
-    if not isinstance(value, str | datetime):
+    """Let only RFC 3339 text and datetimes through: pydantic alone would read a number as seconds since 1970."""
+    is_text = isinstance(value, str) and _RFC_3339.match(value) is not None
+    if not is_text and not isinstance(value, datetime):
         # pydantic turns a ValueError into a problem of the field, and lets a TypeError through
-        raise ValueError("should be an RFC 3339 time such as 2026-01-31T12:00:00Z")  # noqa: TRY004
+        raise ValueError("should be an RFC 3339 time such as 2026-01-31T12:00:00Z")
     return value
 
 

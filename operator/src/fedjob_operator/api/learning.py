@@ -78,7 +78,7 @@ class Partition(SpecModel):
     """IID, Dirichlet (label proportions differ), Shards (sorted by label, cut and dealt), ByLabel (each client has
     one label) or QuantitySkew (sizes differ)."""
     alpha: Number | None = Field(default=None, gt=0, le=1_000_000)
-    """Concentration for Dirichlet and QuantitySkew, more than 0: the smaller, the more the clients differ."""
+    """Concentration, more than 0: the smaller, the more the clients differ. Needed for Dirichlet and QuantitySkew."""
     shards_per_client: Annotated[int, Whole(1, 10_000)] | None = None
     """Shards that each client gets, for Shards. Default 2."""
 

@@ -200,7 +200,8 @@ class FederatedJobSpec(SpecModel):
     strategy: Strategy = Strategy()
     """How updates become the next model. Immutable. Default FedAvg."""
     round_policy: RoundPolicy = RoundPolicy()
-    """Who takes part in a round, and when it is good enough. Immutable but for the deadline."""
+    """Who takes part in a round, and when it is good enough. Immutable but for the deadline. Default: all clients,
+    and all must report."""
     min_clients: SomeClients | None = None
     """Clients that must be ready to start; with fewer, training waits until clients return. Immutable.
     Default: clientsPerRound."""

@@ -1,0 +1,146 @@
+"""What `fedjob run` refuses and what it leaves aside."""
+
+import pytest
+
+from fedjob_operator.api.local import local_notes, local_problems
+from tests.unit.controller.api_samples import job
+
+KNOWN = {"known_models": ["mlp", "softmax"], "known_data": ["digits", "npz"]}
+
+
+def refused(**fields):
+    return [str(problem) for problem in local_problems(job(**fields), **KNOWN)]
+
+
+def group(**fields):
+    return {"clientGroups": [{"name": "a", "replicas": 5, **fields}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"aggregator": {"replicas": 3}},
+            "spec.aggregator.replicas: 3, but this machine runs one aggregator",
+        ),
+        (
+            {"clientGroups": [{"name": "a", "external": {}}]},
+            "spec.clientGroups[0].external: clients that register themselves are for Kubernetes; use replicas",
+        ),
+        ({"clientPods": "PerRound"}, "spec.clientPods: PerRound is for Kubernetes; leave it out on this machine"),
+        (
+            {"serve": {"replicas": 1}},
+            "spec.serve.replicas: 1, but this machine serves with `fedjob predict`",
+        ),
+        (
+            {"model": {"name": "mlp", "initFrom": {"claim": {"name": "a", "path": "b"}}}},
+            "spec.model.initFrom: only file can be used on this machine",
+        ),
+        (
+            {"suspend": True},
+            "spec.suspend: is true; on this machine, interrupt the run and go on with --resume",
+        ),
+        (
+            group(gpus=2, device="GPU"),
+            "spec.clientGroups[0].gpus: 2 with device GPU: GPUs cannot be divided among clients here",
+        ),
+        (
+            {"strategy": {"name": "fedavg"}},
+            'spec.strategy.name: "fedavg" is not built in; did you mean "FedAvg"?; built in are FedAvg',
+        ),
+        (
+            {"data": {"name": "digits", "partition": {"scheme": "ByLabel"}}},
+            "spec.data.partition.scheme: ByLabel is not supported yet; use Dirichlet, IID, Shards",
+        ),
+        (
+            group(data={"partition": {"scheme": "QuantitySkew", "alpha": 1}}),
+            "spec.clientGroups[0].data.partition.scheme: QuantitySkew is not supported yet; use Dirichlet, IID, Shards",
+        ),
+        (
+            {"evaluation": {"modes": ["Evaluator", "Clients"]}},
+            "spec.evaluation.modes: Clients is not supported yet; use Evaluator, or [] for no evaluation",
+        ),
+        (
+            {"training": {"learningRateSchedule": {"name": "Cosine"}}},
+            "spec.training.learningRateSchedule: is not supported yet; leave it out",
+        ),
+        (
+            {"training": {"optimizer": {"name": "Adam"}}},
+            'spec.training.optimizer.name: "Adam" is not built in; built in are SGD',
+        ),
+        (
+            {"training": {"optimizer": {"parameters": {"nesterov": True}}}},
+            "spec.training.optimizer.parameters.nesterov: is not a number",
+        ),
+        (
+            {"model": {"name": "mpl"}},
+            'spec.model.name: "mpl" is not built in; did you mean "mlp"?; built in are mlp, softmax',
+        ),
+        ({"data": {"name": "x"}}, 'spec.data.name: "x" is not built in; built in are digits, npz'),
+        (group(data={"name": "x"}), 'spec.clientGroups[0].data.name: "x" is not built in; built in are digits, npz'),
+        (
+            {"evaluation": {"data": {"name": "x"}}},
+            'spec.evaluation.data.name: "x" is not built in; built in are digits, npz',
+        ),
+    ],
+)
+def test_what_cannot_be_done_here_is_refused_in_one_line(fields, line):
+    assert refused(**fields) == [line]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"model": {"name": "mlp", "initFrom": {"file": "start.safetensors"}}},
+        {"evaluation": {"modes": []}},
+        {"strategy": {"weighting": "Uniform"}},
+        group(device="GPU"),
+        group(gpus=1),
+        group(data={"name": "npz", "path": "a.npz"}),
+        {"data": {"name": "digits", "partition": {"scheme": "Shards", "shardsPerClient": 2}}},
+        {"data": {"name": "not-used"}, **group(data={"name": "npz"})},
+    ],
+)
+def test_what_can_be_done_is_not_refused(fields):
+    assert refused(**fields) == []
+
+
+def test_with_a_trainer_of_ones_own_names_are_free():
+    fields = {"model": {"name": "resnet"}, "data": {"name": "scans"}, "training": {"optimizer": {"name": "Adam"}}}
+    assert refused(**fields, **group(trainer="a:B")) == []
+    mixed = {"clientGroups": [{"name": "a", "replicas": 1, "trainer": "a:B"}, {"name": "b", "replicas": 1}]}
+    assert [line.partition(":")[0] for line in refused(**fields, **mixed)] == [
+        "spec.model.name",
+        "spec.data.name",
+        "spec.training.optimizer.name",
+    ]
+
+
+def test_names_are_not_checked_without_a_list():
+    assert local_problems(job(model={"name": "x"}, data={"name": "y"})) == []
+
+
+def test_what_is_about_pods_is_noted_and_not_refused():
+    fields = {
+        **group(image="x", gpus=1, template={"spec": {}}, volumeClaimTemplates=[{}]),
+        "aggregator": {"storage": {"size": "5Gi"}, "template": {"spec": {}}},
+        "evaluation": {"gpus": 1, "template": {"spec": {}}},
+        "ttlSecondsAfterFinished": 0,
+    }
+    assert refused(**fields) == []
+    assert [str(note) for note in local_notes(job(**fields))] == [
+        "spec.clientGroups[0].image: is ignored on this machine",
+        "spec.clientGroups[0].gpus: is ignored on this machine",
+        "spec.clientGroups[0].volumeClaimTemplates: is ignored on this machine",
+        "spec.clientGroups[0].template: is ignored on this machine",
+        "spec.aggregator.storage: is ignored on this machine",
+        "spec.aggregator.template: is ignored on this machine",
+        "spec.evaluation.gpus: is ignored on this machine",
+        "spec.evaluation.template: is ignored on this machine",
+        "spec.ttlSecondsAfterFinished: is ignored on this machine",
+    ]
+
+
+def test_a_plain_job_has_no_notes():
+    assert local_notes(job()) == []
