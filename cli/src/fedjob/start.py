@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fedjob.failure import EXIT_USAGE, Failure
-from fedjob.init_template import TEMPLATE
+from fedjob.init_template import manifest_template
 from fedjob.progress import say
 
 
@@ -15,7 +15,7 @@ def init(file: Path) -> None:
     """
     try:
         with file.open("x", encoding="utf-8") as stream:
-            stream.write(TEMPLATE)
+            stream.write(manifest_template())
     except FileExistsError:
         raise Failure(f"{file} exists already; name another file", exit_code=EXIT_USAGE) from None
     except OSError as error:
