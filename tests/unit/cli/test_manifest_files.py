@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedjob.init_template import TEMPLATE
+from fedjob.init_template import manifest_template
 from fedjob.manifest import MAX_BYTES, ManifestError, load_manifest, render_problems
 from fedjob_operator.api.local import local_notes, local_problems
 from fedjob_operator.api.problems import Problem
@@ -144,15 +144,15 @@ def test_problems_are_rendered_one_per_line():
 
 def test_the_template_is_valid_and_runs_on_this_machine(tmp_path):
     path = tmp_path / "job.yaml"
-    path.write_text(TEMPLATE, encoding="utf-8")
+    path.write_text(manifest_template("study-7"), encoding="utf-8")
     job = load_manifest(path)
-    assert job.metadata.name == "my-job"
+    assert job.metadata.name == "study-7"
     assert local_problems(job, known_models=["mlp"], known_data=["digits"]) == []
     assert local_notes(job) == []
 
 
 def offered_lines():
-    lines = TEMPLATE.splitlines()
+    lines = manifest_template().splitlines()
     return [index for index, line in enumerate(lines) if line.startswith(" ") and line.lstrip().startswith("# ")]
 
 
@@ -162,7 +162,7 @@ NEEDS = {"overSelect": ["spec.roundPolicy.clientsPerRound=3"], "modes": ["spec.o
 
 @pytest.mark.parametrize("index", offered_lines())
 def test_a_line_that_the_template_offers_is_valid_too(tmp_path, index):
-    lines = TEMPLATE.splitlines()
+    lines = manifest_template().splitlines()
     offer = lines[index].replace("# ", "", 1)
     field = offer.partition(":")[0]
     path = tmp_path / "job.yaml"
