@@ -99,9 +99,9 @@ def federated_job() -> str:
         f"`apiVersion: {API_VERSION}`, `kind: {KIND}`. Durations are whole seconds. A field of `spec` that is not "
         "listed here is an error. In the column *default*, a dash means that the field is absent unless it is given; "
         "what that means is in the last column.",
-        f"This release has the models {_names(BUILT_IN_MODELS)}, and the data sets {_names(BUILT_IN_DATA)}; a trainer of "
-        "your own may use any other name. Fields about pods and volumes are for Kubernetes: `fedjob run` says which of "
-        "them it ignores, and refuses those that it cannot do without.",
+        f"This release has the models {_names(BUILT_IN_MODELS)}, and the data sets {_names(BUILT_IN_DATA)}; with a "
+        "trainer of your own, any other name is yours to define. Fields about pods and volumes are for Kubernetes: "
+        "`fedjob run` says which of them it ignores, and refuses what it cannot do.",
         *reference.sections("spec", "FederatedJobSpec"),
         "Everything below `status` is written by programs, never by people.",
         *reference.sections("status", "FederatedJobStatus"),
