@@ -1,0 +1,336 @@
+"""The folder of a job: checkpoints, ``manifest.json``, the round log.
+
+After a crash at any moment it is as if the step that was under way had either happened or not.
+
+A checkpoint's metadata hold its round and the digest of the one before, and nothing that differs between equal runs.
+So the SHA-256 of the file, as ``sha256sum`` prints it, is the digest of the model and of its whole history.
+
+Order of a commit: checkpoint written, fsynced, renamed, folder fsynced; then the manifest with the round's record in
+the same way; only then old checkpoints go. A checkpoint counts once the manifest names it.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Final
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from fedjob_aggregator.disk import TEMPORARY_SUFFIX, Disk
+from fedjob_aggregator.roundlog import DamagedLogError, RoundLog
+from fedjob_protocol.digests import Sha256, sha256_of
+from fedjob_protocol.errors import FedJobError
+from fedjob_protocol.messages import CheckpointInfo, RoundRecord
+from fedjob_protocol.reasons import Reason
+from fedjob_protocol.weights import LENGTH_BYTES, Header, Manifest, header_bytes, parse_header
+from fedjob_protocol.wire import Message
+
+LOCK_SECONDS: Final = 10.0
+"""How long a predecessor that is dying may hold the folder."""
+ROUND_KEY: Final = "fedjob.round"
+PARENT_KEY: Final = "fedjob.parent"
+CHECKPOINT_FOLDER: Final = "checkpoints"
+MANIFEST_FILE: Final = "manifest.json"
+ROUND_LOG_FILE: Final = "rounds.jsonl"
+LOCK_FILE: Final = ".lock"
+CHECKSUM_KEY: Final = "checksum"
+HASH_BLOCK_BYTES: Final = 1 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class FolderError(FedJobError):
+    """The folder cannot be served: nothing in it was changed.
+
+    Args:
+        reason: For the job's status.
+        message: The thing, what was seen, what to do.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class FolderManifest(Message):
+    """Content of ``manifest.json``, which decides what counts."""
+
+    format: int = 1
+    job_uid: str | None = None
+    """Whose folder this is; ``None`` until the first round is opened."""
+    term: int = 0
+    """The highest seen."""
+    committed: CheckpointInfo | None = None
+    previous: CheckpointInfo | None = None
+    best: CheckpointInfo | None = None
+    pending: RoundRecord | None = None
+    """Record of the committed round; in the round log once it is complete."""
+
+
+class CheckpointStore:
+    """The only one who writes to the folder. One thread at a time; reading checkpoints is safe in any.
+
+    Args:
+        folder: Made if it is not there.
+        disk: Operations on files.
+        job_uid: Whose folder it has to be; ``None``: whoever comes first.
+
+    Raises:
+        FolderError: ``Crashed``: another process has it; ``ForeignVolume``; ``CheckpointLost``: what it says it has is
+            damaged or missing; ``CheckpointFailed``: it cannot be written.
+    """
+
+    def __init__(self, folder: Path, disk: Disk | None = None, *, job_uid: str | None = None) -> None:
+        self._folder = folder
+        self._disk = disk or Disk()
+        self._checkpoints = folder / CHECKPOINT_FOLDER
+        try:
+            self._checkpoints.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(folder / LOCK_FILE)
+            try:
+                self.manifest = self._read_manifest(job_uid)
+                self._header = self._verify()
+                self.log = self._open_log()
+                self._prune()
+            except BaseException:
+                self._lock.release()
+                raise
+        except DamagedLogError as error:
+            raise FolderError(Reason.CHECKPOINT_LOST, str(error)) from error
+        except OSError as error:
+            raise FolderError(Reason.CHECKPOINT_FAILED, f"cannot use the folder {folder}: {error}") from error
+
+    @property
+    def staging_folder(self) -> Path:
+        """Where uploads may be staged: on the volume of the checkpoints."""
+        return self._checkpoints
+
+    @property
+    def tensors(self) -> Manifest | None:
+        """Tensors of the committed model; ``None`` before round 0."""
+        return None if self._header is None else self._header.manifest
+
+    @property
+    def header(self) -> Header | None:
+        """Header of the newest checkpoint; ``None`` before round 0."""
+        return self._header
+
+    @property
+    def record(self) -> RoundRecord | None:
+        """Record of the committed round, as complete as it is."""
+        pending = self.manifest.pending
+        return pending if pending is None or pending.round > self.log.last_round else self.log.record(pending.round)
+
+    def find(self, which: str) -> CheckpointInfo | None:
+        """A checkpoint by ``latest``, ``best`` or a round's number; ``None`` if it is not kept."""
+        manifest = self.manifest
+        if which == "latest":
+            return manifest.committed
+        if which == "best":
+            return manifest.best
+        kept = (manifest.committed, manifest.previous, manifest.best)
+        return next((info for info in kept if info is not None and str(info.round) == which), None)
+
+    def open(self, info: CheckpointInfo) -> IO[bytes]:
+        """Open a checkpoint for reading; it can be read to its end even if it is removed meanwhile.
+
+        Raises:
+            OSError: It is gone.
+        """
+        return self._path(info.round).open("rb", buffering=0)
+
+    def claim(self, job_uid: str, term: int) -> None:
+        """Remember durably for whom this folder is and the highest term seen.
+
+        Raises:
+            OSError: The manifest could not be written.
+        """
+        if (self.manifest.job_uid, self.manifest.term) != (job_uid, term):
+            self._write_manifest(self.manifest.model_copy(update={"job_uid": job_uid, "term": term}))
+
+    def commit(
+        self,
+        round_number: int,
+        tensors: Manifest,
+        data: Iterable[bytes | memoryview],
+        make_record: Callable[[CheckpointInfo], RoundRecord],
+    ) -> RoundRecord:
+        """Make the next model durable together with its record.
+
+        Args:
+            round_number: One more than the committed round.
+            tensors: What the data are.
+            data: The tensors' data in the order of `Manifest.placements`; written as it comes.
+            make_record: Called when the checkpoint is written.
+
+        Raises:
+            OSError: The storage refuses; nothing changed, and it may be tried again.
+        """
+        committed = self.manifest.committed
+        assert round_number == (-1 if committed is None else committed.round) + 1  # compare-and-set
+        self._keep_pending()
+        parent = None if committed is None else committed.digest
+        metadata = {ROUND_KEY: str(round_number)} | ({} if parent is None else {PARENT_KEY: parent})
+        head = header_bytes(tensors, metadata)
+        digest = Sha256()
+        self._disk.write_new(self._path(round_number), _hashed(head, data, digest))
+        self._disk.sync_folder(self._checkpoints)
+        total_bytes = len(head) + tensors.total_bytes
+        info = CheckpointInfo(round=round_number, digest=digest.digest(), parent=parent, bytes=total_bytes)
+        record = make_record(info)
+        self._write_manifest(
+            self.manifest.model_copy(update={"committed": info, "previous": committed, "pending": record})
+        )
+        self._header = parse_header(head, total_bytes)
+        self._prune()
+        return record
+
+    def keep(self, record: RoundRecord) -> None:
+        """Close the record of the committed round: into the log, and its checkpoint is kept if it is the best.
+
+        Raises:
+            OSError: The storage refuses; may be tried again.
+        """
+        self.log.append(record)
+        self._keep_best(record)
+
+    def close(self) -> None:
+        """Let the folder go."""
+        self.log.close()
+        self._lock.release()
+
+    def _path(self, round_number: int) -> Path:
+        return self._checkpoints / f"round-{round_number:06d}.safetensors"
+
+    def _keep_best(self, record: RoundRecord) -> None:
+        committed = self.manifest.committed
+        if record.best and committed is not None and committed.digest == record.digest != _digest(self.manifest.best):
+            self._write_manifest(self.manifest.model_copy(update={"best": committed}))
+            self._prune()
+
+    def _keep_pending(self) -> None:
+        """A record may leave the manifest only when it is in the log."""
+        pending = self.manifest.pending
+        if pending is not None:
+            self.log.append(pending)
+
+    def _write_manifest(self, manifest: FolderManifest) -> None:
+        content = manifest.model_dump(mode="json", by_alias=True)
+        text = json.dumps({**content, CHECKSUM_KEY: _checksum(content)}, indent=1, sort_keys=True)
+        self._disk.write_new(self._folder / MANIFEST_FILE, [text.encode() + b"\n"])
+        self._disk.sync_folder(self._folder)
+        self.manifest = manifest
+
+    def _read_manifest(self, job_uid: str | None) -> FolderManifest:
+        path = self._folder / MANIFEST_FILE
+        if not path.exists():
+            found = next(self._checkpoints.glob("round-*.safetensors"), None)
+            if found is not None:
+                raise FolderError(
+                    Reason.CHECKPOINT_LOST, f"{found} is there, but {path} is not; restore it or use another folder"
+                )
+            return FolderManifest(job_uid=job_uid)
+        manifest = _parse_manifest(path)
+        if job_uid is not None and manifest.job_uid not in {None, job_uid}:
+            raise FolderError(
+                Reason.FOREIGN_VOLUME,
+                f"the folder {self._folder} belongs to job {manifest.job_uid}, not to {job_uid}; use another one",
+            )
+        return manifest
+
+    def _verify(self) -> Header | None:
+        """Check what the manifest names; only the newest is needed, others are forgotten if they are damaged."""
+        committed = self.manifest.committed
+        if committed is None:
+            return None
+        problem = self._problem(committed)
+        if problem is not None:
+            raise FolderError(Reason.CHECKPOINT_LOST, f"{problem}; restore the file or start another job")
+        for name in ("previous", "best"):
+            info: CheckpointInfo | None = getattr(self.manifest, name)
+            problem = None if info is None or info == committed else self._problem(info)
+            if problem is not None:
+                _log.warning("the %s checkpoint is not kept any more: %s", name, problem)
+                self.manifest = self.manifest.model_copy(update={name: None})
+        with self.open(committed) as file:
+            head = file.read(LENGTH_BYTES)
+            head += file.read(int.from_bytes(head, "little"))
+        return parse_header(head, committed.bytes)
+
+    def _problem(self, info: CheckpointInfo) -> str | None:
+        path = self._path(info.round)
+        try:
+            with self.open(info) as file:
+                digest = sha256_of(iter(lambda: file.read(HASH_BLOCK_BYTES), b""))
+        except FileNotFoundError:
+            return f"the checkpoint {path} is missing"
+        return None if digest == info.digest else f"the checkpoint {path} has {digest}, {info.digest} was committed"
+
+    def _open_log(self) -> RoundLog:
+        log = RoundLog(self._folder / ROUND_LOG_FILE, self._disk)
+        committed, pending = self.manifest.committed, self.manifest.pending
+        last = -1 if committed is None else committed.round
+        if log.last_round not in {last, last - 1} or (log.last_round < last and pending is None):
+            raise DamagedLogError(f"{self._folder / ROUND_LOG_FILE} ends at round {log.last_round}, not at {last}")
+        if pending is not None and log.last_round < last and not pending.expects_evaluation:
+            log.append(pending)
+        self.log = log
+        if self.record is not None and log.last_round == last:
+            self._keep_best(self.record)
+        return log
+
+    def _prune(self) -> None:
+        """Remove what the manifest does not name: leftovers of crashes and old checkpoints."""
+        kept = {
+            self._path(info.round)
+            for info in (self.manifest.committed, self.manifest.previous, self.manifest.best)
+            if info is not None
+        }
+        leftovers = [self._folder / (MANIFEST_FILE + TEMPORARY_SUFFIX)]
+        leftovers += [path for path in self._checkpoints.glob("round-*.safetensors*") if path not in kept]
+        for path in leftovers:
+            try:
+                self._disk.remove(path)
+            except OSError as error:  # harmless: tried again at the next commit
+                _log.warning("cannot remove %s: %s", path, error)
+
+
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise FolderError(
+            Reason.CRASHED, f"the folder {path.parent} is used by another aggregator; stop it or use another folder"
+        ) from None
+    return lock
+
+
+def _hashed(head: bytes, data: Iterable[bytes | memoryview], digest: Sha256) -> Iterator[bytes | memoryview]:
+    digest.update(head)
+    yield head
+    for block in data:
+        digest.update(block)
+        yield block
+
+
+def _parse_manifest(path: Path) -> FolderManifest:
+    try:
+        content = json.loads(path.read_bytes())
+        checksum = content.pop(CHECKSUM_KEY)
+        manifest = FolderManifest.model_validate(content)
+    except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
+        raise FolderError(Reason.CHECKPOINT_LOST, f"{path} cannot be read: {str(error)[:200]}; restore it") from error
+    if checksum != _checksum(content):
+        raise FolderError(Reason.CHECKPOINT_LOST, f"{path} was changed or is damaged: its checksum differs; restore it")
+    return manifest
+
+
+def _checksum(content: Mapping[str, object]) -> str:
+    return sha256_of(json.dumps(content, sort_keys=True).encode())
+
+
+def _digest(info: CheckpointInfo | None) -> str | None:
+    return None if info is None else info.digest

@@ -1,0 +1,117 @@
+"""What peers see of the machine's state: views and records. Pure."""
+
+from datetime import datetime
+
+from fedjob_aggregator.events import Attempt, LastRound, State
+from fedjob_protocol.messages import RoundRecord, RoundView
+from fedjob_protocol.round import RoundState
+
+
+def current_view(state: State, attempt: Attempt, now: float) -> RoundView:
+    """The round that is open or being committed, or whose last attempt ended without a commit.
+
+    Args:
+        state: The machine's.
+        attempt: The round's last attempt.
+        now: Monotonic seconds.
+    """
+    is_open = attempt.state is RoundState.OPEN
+    return RoundView(
+        round=attempt.round,
+        state=attempt.state,
+        term=attempt.spec.term,
+        attempt=attempt.spec.attempt,
+        boot_id=state.boot_id,
+        reported=sorted(attempt.folded),
+        failed=[attempt.failed[client] for client in sorted(attempt.failed)],
+        refused=list(attempt.refused),
+        seconds_left=max(0.0, attempt.deadline - now) if is_open else None,
+        storage=attempt.storage,
+    )
+
+
+def committed_view(boot_id: str, record: RoundRecord, round_state: RoundState) -> RoundView:
+    """A round that is committed."""
+    return RoundView(
+        round=record.round,
+        state=round_state,
+        term=record.term,
+        attempt=record.attempt,
+        boot_id=boot_id,
+        reported=[contribution.client for contribution in record.contributors],
+        failed=record.failed,
+        refused=record.refused,
+        record=record,
+    )
+
+
+def newest_view(state: State, now: float) -> RoundView | None:
+    """The round that was opened or committed last."""
+    if state.current is not None:
+        return current_view(state, state.current, now)
+    if state.last is not None:
+        return committed_view(state.boot_id, state.last.record, state.last.state)
+    return None
+
+
+def make_record(
+    attempt: Attempt,
+    *,
+    digest: str,
+    parent: str | None,
+    model_bytes: int,
+    committed_at: datetime,
+    commit_seconds: float,
+    fingerprint: dict[str, str],
+) -> RoundRecord:
+    """What is remembered of a round; made when its checkpoint is written and its record is about to be.
+
+    Args:
+        attempt: The attempt that is committed.
+        digest: SHA-256 of the checkpoint.
+        parent: SHA-256 of the one before; ``None`` for round 0.
+        model_bytes: Size of the checkpoint.
+        committed_at: Wall clock.
+        commit_seconds: What writing the checkpoint took.
+        fingerprint: What the bits may depend on.
+    """
+    spec = attempt.spec
+    assert attempt.closing is not None
+    contributors = [attempt.folded[client] for client in sorted(attempt.folded)]
+    return RoundRecord(
+        round=attempt.round,
+        attempt=spec.attempt,
+        redraw=spec.redraw,
+        term=spec.term,
+        parent=parent,
+        digest=digest,
+        model_bytes=model_bytes,
+        participants=sorted(attempt.participants),
+        contributors=contributors,
+        refused=list(attempt.refused),
+        failed=[attempt.failed[client] for client in sorted(attempt.failed)],
+        examples=sum(contribution.examples for contribution in contributors),
+        started_at=attempt.started_at,
+        committed_at=committed_at,
+        duration_seconds=max(0.0, (committed_at - attempt.started_at).total_seconds()),
+        commit_seconds=commit_seconds,
+        close_reason=attempt.closing,
+        expects_evaluation=spec.expects_evaluation,
+        fingerprint=fingerprint,
+    )
+
+
+def restored(*, boot_id: str, job_uid: str | None, term: int, record: RoundRecord | None, is_closed: bool) -> State:
+    """The machine's state after a start: what is durable; an attempt that was open is not.
+
+    Args:
+        boot_id: Identity of this run.
+        job_uid: Whose folder it is, if anybody's.
+        term: The highest seen.
+        record: Of the committed round, if there is one.
+        is_closed: Whether the record is complete.
+    """
+    last = None
+    if record is not None:
+        last = LastRound(record=record, state=RoundState.EVALUATED if is_closed else RoundState.COMMITTED)
+    return State(boot_id=boot_id, job_uid=job_uid, term=term, last=last)
