@@ -325,6 +325,15 @@ def test_every_field_is_described_and_bounded_for_a_crd(model):
         assert_bounded(choices[0], where)
 
 
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_every_default_reaches_the_schema(model):
+    """The API server fills defaults in from the schema: without one there, a job would mean two things."""
+    schema = model.model_json_schema()["properties"]
+    for name, field in model.model_fields.items():
+        if not field.is_required() and field.get_default(call_default_factory=True, validated_data={}) is not None:
+            assert "default" in schema[field.alias or name], f"{model.__name__}.{name}"
+
+
 def assert_bounded(choice, where):
     match choice.get("type"):
         case "array":

@@ -63,7 +63,7 @@ class ModelSpec(SpecModel):
 
     name: Word
     """A built-in model (linear, logistic, softmax, mlp, cnn), or any name where the groups bring their own trainer."""
-    parameters: FreeForm = Field(default_factory=dict)
+    parameters: FreeForm = Field(default={})
     """Parameters of the model, such as the sizes of its layers. Default: the model's own."""
     init_from: InitFrom | None = None
     """Where the initial model comes from. Default: the ready client with the lowest index makes it from `seed`."""
@@ -93,7 +93,7 @@ class DataSpec(SpecModel):
     """File or folder of the data, as a client sees it. Default: the data set's own place, where it needs none."""
     partition: Partition | None = None
     """How the data are divided among the clients. Default: each client trains on all that it finds."""
-    parameters: FreeForm = Field(default_factory=dict)
+    parameters: FreeForm = Field(default={})
     """Parameters of the data set, such as the names of arrays or columns. Default: the data set's own."""
     max_train_samples: Amount | None = None
     """Use at most this many training examples, before partitioning. Default: all."""
@@ -126,7 +126,7 @@ class Optimizer(SpecModel):
 
     name: Word = "SGD"
     """A built-in optimizer (SGD), or one that your trainer knows. Default SGD."""
-    parameters: FreeForm = Field(default_factory=dict)
+    parameters: FreeForm = Field(default={})
     """Parameters of the optimizer, such as momentum. Default: the optimizer's own."""
 
 
@@ -135,7 +135,7 @@ class LearningRateSchedule(SpecModel):
 
     name: Word
     """Name of the schedule."""
-    parameters: FreeForm = Field(default_factory=dict)
+    parameters: FreeForm = Field(default={})
     """Parameters of the schedule. Default: the schedule's own."""
 
 
@@ -152,7 +152,7 @@ class Training(SpecModel):
     """The optimizer. Default SGD."""
     learning_rate_schedule: LearningRateSchedule | None = None
     """How the learning rate changes over the rounds. Default: it does not."""
-    parameters: FreeForm = Field(default_factory=dict)
+    parameters: FreeForm = Field(default={})
     """Anything that your own trainer wants to know. Default: nothing."""
 
 
@@ -163,7 +163,7 @@ class Strategy(SpecModel):
     """A built-in strategy. Default FedAvg, the weighted mean of the updates."""
     weighting: Weighting = Weighting.EXAMPLES
     """How much an update counts: Examples (by its number of training examples) or Uniform. Default Examples."""
-    parameters: FreeForm = Field(default_factory=dict)
+    parameters: FreeForm = Field(default={})
     """Parameters of the strategy. Default: the strategy's own."""
 
 

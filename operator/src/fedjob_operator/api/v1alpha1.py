@@ -169,9 +169,9 @@ class ObjectMeta(Base):
     """Goes up with every change of the spec; set by the API server."""
     resource_version: Text = ""
     """Version of the whole object; set by the API server."""
-    labels: Mapping[str, str] = Field(default_factory=dict)
+    labels: Mapping[str, str] = Field(default={})
     """Labels."""
-    annotations: Mapping[str, str] = Field(default_factory=dict)
+    annotations: Mapping[str, str] = Field(default={})
     """Annotations."""
     creation_timestamp: Time | None = None
     """When the job was created; set by the API server or by `fedjob run`."""
