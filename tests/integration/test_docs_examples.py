@@ -1,0 +1,71 @@
+"""The examples, and the code in the READMEs, run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.markdown import ROOT, blocks
+from tests.support.runs import fedjob
+
+EXAMPLES = ROOT / "examples"
+MNIST = Path(os.environ.get("FEDJOB_TEST_MNIST") or ROOT.parent / "shared" / "data" / "mnist")
+
+
+def run_briefly(manifest: Path, folder: Path, *overrides: str) -> dict:
+    """Run two rounds; return the final status."""
+    arguments = [part for override in ("spec.rounds=2", *overrides) for part in ("--set", override)]
+    done = fedjob("run", manifest, "--dir", folder / "run", "-o", "json", *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout.splitlines()[-1])["status"]
+    assert (status["phase"], status["rounds"]["committed"]) == ("Complete", 2)
+    return status
+
+
+def accuracy(status: dict) -> float:
+    return next(metric["value"] for metric in status["metrics"] if metric["name"] == "accuracy")
+
+
+def test_the_minimal_example_runs(tmp_path):
+    status = run_briefly(EXAMPLES / "01-minimal.yaml", tmp_path)
+    assert status["clients"]["desired"] == 5
+    assert accuracy(status) > 0.5
+
+
+def test_the_trainer_of_ones_own_runs_and_predicts(tmp_path):
+    status = run_briefly(EXAMPLES / "02-own-trainer/job.yaml", tmp_path)
+    assert accuracy(status) > 0.7
+    predicted = fedjob("predict", tmp_path / "run", cwd=tmp_path)
+    assert "model of round 2" in predicted.stdout
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="no MNIST files: name their folder in FEDJOB_TEST_MNIST")
+def test_the_mnist_example_runs(tmp_path):
+    status = run_briefly(EXAMPLES / "03-mnist.yaml", tmp_path, f"spec.data.path={MNIST}")
+    assert accuracy(status) > 0.7
+
+
+def test_the_example_with_files_of_ones_own_runs(tmp_path):
+    folder = tmp_path / "04-npz"
+    shutil.copytree(EXAMPLES / "04-npz", folder, ignore=shutil.ignore_patterns("data"))
+    subprocess.run([sys.executable, folder / "make_data.py"], check=True)
+    assert accuracy(run_briefly(folder / "job.yaml", tmp_path)) > 0.85
+
+
+def test_the_trainer_and_the_manifest_of_the_readme_run_together(tmp_path):
+    (code,) = blocks(ROOT / "README.md", "python")
+    (manifest,) = blocks(ROOT / "README.md", "yaml")
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "client.py").write_text(code, encoding="utf-8")
+    file = tmp_path / "job.yaml"
+    file.write_text(manifest, encoding="utf-8")
+    assert accuracy(run_briefly(file, tmp_path)) > 0.3
+    own = tmp_path / "own"
+    own.mkdir()
+    status = run_briefly(file, own, "spec.clientGroups[0].trainer=my_package.client:MyTrainer")
+    assert accuracy(status) > 0.7
