@@ -136,9 +136,11 @@ def _resumed(wanted: FederatedJob, folder: RunFolder) -> FederatedJob:
         job.spec,
         wanted.spec,
         committed=status.rounds.committed,
-        complete=status.phase in (Phase.COMPLETE, Phase.FAILED),
+        complete=status.phase is Phase.COMPLETE,
         layout=status.layout,
     )
+    if status.phase is Phase.FAILED and wanted.spec != job.spec:
+        problems.append(Problem("spec", "the run has failed and cannot go on; start a new one to change it"))
     if wanted.metadata.name != job.metadata.name:
         problems.append(Problem("metadata.name", f"the folder holds a run of {job.metadata.name}"))
     if problems:

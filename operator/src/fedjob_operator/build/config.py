@@ -37,7 +37,7 @@ def client_config(
         group=EVALUATOR_NAME if is_evaluator else group.name,
         seed=job.spec.seed,
         model=ModelConfig(name=job.spec.model.name, parameters=dict(job.spec.model.parameters)),
-        data=_data(job, _effective_data(job.spec.data, override), index=None if is_evaluator else index),
+        data=_data(job, _effective_data(job.spec.data, override), None if is_evaluator else _part(job, group, index)),
         trainer=group.trainer,
         trainer_path=trainer_path if group.trainer else None,
         device=Device(group.device),
@@ -66,23 +66,31 @@ def _effective_data(data: DataSpec | None, override: DataOverride | None) -> Dat
     return data.model_copy(update=given)
 
 
-def _data(job: FederatedJob, data: DataSpec, *, index: int | None) -> DataConfig:
-    """The evaluator has no partition: it holds the whole held-out part."""
+def _part(job: FederatedJob, group: ClientGroup, index: int) -> tuple[int, int]:
+    """A client's part and the number of parts: of the job's data among all, of a group's own data within the group."""
+    if group.data is None or group.data.name is None:
+        return index, len(client_indices(job.status.layout))
+    entry = next(entry for entry in job.status.layout if entry.group == group.name)
+    return index - entry.first, entry.count
+
+
+def _data(job: FederatedJob, data: DataSpec, part: tuple[int, int] | None) -> DataConfig:
+    """The evaluator has no part: it holds the whole held-out data."""
     return DataConfig(
         name=data.name,
         path=data.path,
         parameters=dict(data.parameters),
-        partition=None if index is None or data.partition is None else _partition(job, data.partition, index),
+        partition=None if part is None or data.partition is None else _partition(job, data.partition, *part),
         max_train_samples=data.max_train_samples,
         max_test_samples=data.max_test_samples,
     )
 
 
-def _partition(job: FederatedJob, partition: Partition, index: int) -> PartitionConfig:
+def _partition(job: FederatedJob, partition: Partition, index: int, count: int) -> PartitionConfig:
     return PartitionConfig(
         scheme=PartitionScheme(partition.scheme),
         index=index,
-        count=len(client_indices(job.status.layout)),
+        count=count,
         seed=job.spec.seed,
         **{name: value for name in ("alpha", "shards_per_client") if (value := getattr(partition, name)) is not None},
     )
