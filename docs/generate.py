@@ -12,6 +12,7 @@ from typing import Final
 
 from generator.commands import command_line
 from generator.machines import state_machine
+from generator.openapi import client_api
 from generator.resource import federated_job
 from generator.words import errors, reasons
 
@@ -20,6 +21,7 @@ DOCS: Final = Path(__file__).resolve().parent
 PAGES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
     {
         "state-machine.md": state_machine,
+        "reference/client.openapi.json": client_api,
         "reference/cli.md": command_line,
         "reference/errors.md": errors,
         "reference/federatedjob.md": federated_job,
