@@ -1,0 +1,54 @@
+"""The client's HTTP application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from fedjob_client import routes_simple, routes_v1
+from fedjob_client.problems import Guard, add_error_answers
+from fedjob_client.registration import register
+from fedjob_client.service import Loaded, Service
+from fedjob_client.settings import Settings
+from fedjob_client.transfer import open_session
+from fedjob_protocol import __version__
+
+
+def create_app(settings: Settings, loaded: Loaded | None, *, boot_id: str | None = None) -> FastAPI:
+    """Build the application of one process.
+
+    Args:
+        settings: The process.
+        loaded: Its job, or ``None`` for the simple forms.
+        boot_id: Identity of this run of the program; absent means a fresh one.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_session(settings.token) as session:
+            service = Service(settings, loaded, session, boot_id=boot_id)
+            app.state.service = service
+            registering = _start_registering(service)
+            try:
+                yield
+            finally:
+                if registering is not None:
+                    registering.cancel()
+                    await asyncio.gather(registering, return_exceptions=True)
+                await service.close()
+
+    app = FastAPI(title="FederatedJob client", version=__version__, lifespan=lifespan)
+    app.state.lab = routes_simple.Lab()
+    app.add_middleware(Guard, token=settings.token)
+    app.include_router(routes_v1.router)
+    app.include_router(routes_simple.router)
+    add_error_answers(app)
+    return app
+
+
+def _start_registering(service: Service) -> asyncio.Task[None] | None:
+    settings = service.settings
+    if settings.server_url is None or settings.client_url is None:
+        return None
+    return asyncio.create_task(register(service.transfer, settings.server_url, settings.client_url))

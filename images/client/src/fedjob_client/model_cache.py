@@ -1,0 +1,88 @@
+"""The last model that this client saw: trained from, evaluated, and served by ``/predict``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from fedjob_client.errors import DataError
+from fedjob_client.trainer import Params
+from fedjob_client.transfer import Transfer, TransferError
+from fedjob_client.work import ModelSource
+from fedjob_protocol.digests import sha256_of
+from fedjob_protocol.errors import Refusal
+from fedjob_protocol.weights import decode
+
+ROUND_KEY: Final = "fedjob.round"
+"""Metadata of a checkpoint: the round that committed it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model in memory; its arrays are read-only."""
+
+    digest: str
+    round: int | None
+    """The round that committed it, as far as it is known."""
+    params: Params
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class ModelCache:
+    """Keeps one model, so that one that is known already is not fetched again.
+
+    Args:
+        transfer: Fetches models.
+        current: A model to begin with.
+    """
+
+    def __init__(self, transfer: Transfer, current: LoadedModel | None = None) -> None:
+        self._transfer = transfer
+        self._current = current
+
+    @property
+    def current(self) -> LoadedModel | None:
+        """The last model."""
+        return self._current
+
+    async def load(self, source: ModelSource, *, round_number: int, seconds: float) -> LoadedModel:
+        """Return a model, fetched unless it is the last one.
+
+        Raises:
+            TransferError: It cannot be fetched, or is no model.
+        """
+        if self._current is not None and self._current.digest == source.digest:
+            return self._current
+        data = await self._transfer.fetch(source, seconds=seconds)
+        try:
+            params, metadata = decode(data)
+        except Refusal as refusal:
+            raise TransferError(f"{source.url}: {refusal.detail}", retryable=False, word=refusal.word) from refusal
+        self._current = LoadedModel(digest=source.digest, round=round_number, params=dict(params), metadata=metadata)
+        return self._current
+
+
+def read_model_file(path: str, digest: str | None) -> LoadedModel:
+    """Read a checkpoint.
+
+    Args:
+        path: The file.
+        digest: Its SHA-256, if it is known.
+
+    Raises:
+        DataError: It cannot be read, is another one, or is no model.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"modelFile {path}: {error.strerror or error}") from error
+    seen = sha256_of(data)
+    if digest is not None and seen != digest:
+        raise DataError(f"modelFile {path}: has the digest {seen}, {digest} is expected")
+    try:
+        params, metadata = decode(data)
+    except Refusal as refusal:
+        raise DataError(f"modelFile {path}: {refusal.detail}") from refusal
+    number = metadata.get(ROUND_KEY, "")
+    known = int(number) if number.isascii() and number.isdigit() and len(number) <= 9 else None
+    return LoadedModel(digest=seen, round=known, params=dict(params), metadata=metadata)

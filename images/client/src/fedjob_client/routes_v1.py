@@ -1,0 +1,148 @@
+"""The job's side of the client: ``/v1``, for the operator and ``fedjob run``. Parses, delegates, answers."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel
+
+from fedjob_client.info import fingerprint
+from fedjob_client.service import Loaded, Service
+from fedjob_client.training import announced_examples
+from fedjob_protocol import PROTOCOL_VERSION, __version__, routes
+from fedjob_protocol.config import Role
+from fedjob_protocol.errors import Refusal, Word
+from fedjob_protocol.messages import ClientInfo, EvaluateTask, EvaluationView, InitTask, TaskView, TrainTask
+
+MAX_WAIT_SECONDS: Final = 60.0
+
+router = APIRouter(tags=["job"])
+
+RoundParameter = Annotated[int, Path(ge=0, le=1_000_000_000)]
+
+
+@router.post(routes.TRAIN_PATH, response_model=TaskView)
+async def train(round_number: RoundParameter, task: TrainTask, request: Request) -> Response:
+    """Train and upload; the same task again reads it, a new destination uploads again."""
+    service = service_of(request)
+    _trainers_job(service, task.job_uid)
+    if round_number <= task.base.round:
+        raise Refusal(Word.WRONG_BASE, f"round {round_number} cannot start from the model of round {task.base.round}")
+    assert service.tasks is not None
+    return _answer(service.tasks.post(round_number, task))
+
+
+@router.post(routes.INIT_PATH, response_model=TaskView)
+async def init(task: InitTask, request: Request) -> Response:
+    """Make the initial model and upload it as round 0."""
+    service = service_of(request)
+    _trainers_job(service, task.job_uid)
+    assert service.tasks is not None
+    return _answer(service.tasks.post(0, task))
+
+
+@router.get(routes.ROUND_PATH, response_model=TaskView)
+async def read_task(round_number: RoundParameter, request: Request) -> Response:
+    """Where a round's task is."""
+    tasks = service_of(request).tasks
+    if tasks is None:
+        raise _no_job()
+    return _answer(tasks.view(round_number))
+
+
+@router.delete(routes.ROUND_PATH, response_model=TaskView)
+async def cancel(round_number: RoundParameter, request: Request) -> Response:
+    """Stop working on a round; with the headers of a term and attempt that are over it is refused."""
+    tasks = service_of(request).tasks
+    if tasks is None:
+        raise _no_job()
+    return _answer(tasks.cancel(round_number, _order(request)))
+
+
+@router.post(routes.EVALUATE_PATH, response_model=EvaluationView)
+async def evaluate(
+    task: EvaluateTask, request: Request, wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0.0
+) -> Response:
+    """Evaluate a committed model; the same task again reads the result, waiting up to ``wait`` seconds for it."""
+    service = service_of(request)
+    _job(service, task.job_uid)
+    assert service.evaluations is not None
+    return _answer(await service.evaluations.post(task, wait_seconds=wait))
+
+
+@router.get(routes.INFO_PATH, response_model=ClientInfo)
+async def info(request: Request) -> Response:
+    """Who this client is, and what it holds."""
+    service = service_of(request)
+    loaded = service.loaded
+    config = None if loaded is None else loaded.config
+    index = service.settings.index
+    return _answer(
+        ClientInfo(
+            protocol=PROTOCOL_VERSION,
+            version=__version__,
+            job_uid=config.job_uid if config else None,
+            role=config.role if config else Role.TRAINER,
+            index=config.index if config else index,
+            name=config.name if config else f"client-{index}",
+            group=config.group if config else "clients",
+            boot_id=service.boot_id,
+            backend=backend_of(loaded),
+            fingerprint=fingerprint(),
+            **_examples(loaded),
+        )
+    )
+
+
+def service_of(request: Request) -> Service:
+    """The service behind a request."""
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+def backend_of(loaded: Loaded | None) -> Any:
+    """Where the trainer computes: ``cpu``, unless a trainer of the user's own says ``gpu``."""
+    return "gpu" if loaded is not None and getattr(loaded.trainer, "backend", "cpu") == "gpu" else "cpu"
+
+
+def _examples(loaded: Loaded | None) -> dict[str, int | None]:
+    if loaded is None:
+        return {}
+    held_out = getattr(loaded.trainer, "num_test_examples", None)
+    examples = announced_examples(loaded.trainer) if loaded.config.role is Role.TRAINER else None
+    return {"examples": examples, "test_examples": int(held_out) if held_out is not None else None}
+
+
+def _job(service: Service, job_uid: str) -> Loaded:
+    if service.loaded is None:
+        raise _no_job()
+    if job_uid != service.loaded.config.job_uid:
+        raise Refusal(Word.WRONG_JOB, f"this client belongs to job {service.loaded.config.job_uid}, not to {job_uid}")
+    return service.loaded
+
+
+def _trainers_job(service: Service, job_uid: str) -> None:
+    loaded = _job(service, job_uid)
+    if loaded.config.role is not Role.TRAINER:
+        raise Refusal(Word.FORBIDDEN, f"{loaded.config.name} is an evaluator: it does not train")
+
+
+def _no_job() -> Refusal:
+    return Refusal(Word.WRONG_JOB, "this client has no job: it was started without FEDJOB_CONFIG")
+
+
+def _order(request: Request) -> tuple[int, int] | None:
+    """Term and attempt of who asks, if it says so."""
+    texts = [request.headers.get(name) for name in (routes.TERM_HEADER, routes.ATTEMPT_HEADER)]
+    if all(text is None for text in texts):
+        return None
+    numbers = [int(text) for text in texts if text is not None and text.isascii() and text.isdigit() and len(text) < 19]
+    if len(numbers) != len(texts):
+        raise Refusal(
+            Word.BAD_REQUEST, f"{routes.TERM_HEADER} and {routes.ATTEMPT_HEADER} go together and are whole numbers"
+        )
+    return numbers[0], numbers[1]
+
+
+def _answer(message: BaseModel) -> Response:
+    return Response(message.model_dump_json(by_alias=True), media_type="application/json")

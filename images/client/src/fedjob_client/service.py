@@ -1,0 +1,110 @@
+"""A client process put together: what the routes serve, made at the start and closed at the end."""
+
+import uuid
+from dataclasses import dataclass
+
+import aiohttp
+
+from fedjob_client.data.dataset import Split
+from fedjob_client.evaluations import Evaluations
+from fedjob_client.model_cache import LoadedModel, ModelCache, read_model_file
+from fedjob_client.models.builtin import BuiltinTrainer
+from fedjob_client.settings import Settings
+from fedjob_client.tasks import Tasks
+from fedjob_client.trainer import ClientContext, Trainer, load_trainer, make_trainer
+from fedjob_client.training import announced_examples
+from fedjob_client.transfer import Transfer
+from fedjob_client.worker import Worker
+from fedjob_protocol.config import ClientConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What a job's client has in memory before it serves."""
+
+    config: ClientConfig
+    context: ClientContext
+    trainer: Trainer
+    model: LoadedModel | None
+    """The job's model file, if it has one."""
+
+    def held_out(self) -> Split:
+        """The held-out examples of the client's own data.
+
+        Raises:
+            DataError: The job names no data that this program can read.
+        """
+        dataset = self.trainer.dataset if isinstance(self.trainer, BuiltinTrainer) else self.context.load_data()
+        return dataset.test
+
+
+def load_job(config: ClientConfig) -> Loaded:
+    """Load a job's trainer, data and model.
+
+    Raises:
+        ClientError: One of them cannot be used; the job's status will show why.
+    """
+    context = ClientContext(
+        index=config.index,
+        name=config.name,
+        group=config.group,
+        seed=config.seed,
+        model=config.model,
+        data=config.data,
+        device=config.device,
+        role=config.role,
+    )
+    if config.trainer is None:
+        trainer = make_trainer(BuiltinTrainer.from_context, context)
+    else:
+        trainer = make_trainer(load_trainer(config.trainer, config.trainer_path), context)
+    announced_examples(trainer)
+    model = read_model_file(config.model_file, config.model_digest) if config.model_file is not None else None
+    return Loaded(config=config, context=context, trainer=trainer, model=model)
+
+
+class Service:
+    """The running parts of a client.
+
+    Args:
+        settings: The process.
+        loaded: Its job, or ``None`` for the simple forms.
+        session: The HTTP session; closed by whoever made it.
+        boot_id: Identity of this run of the program; absent means a fresh one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        loaded: Loaded | None,
+        session: aiohttp.ClientSession,
+        *,
+        boot_id: str | None = None,
+    ) -> None:
+        self.settings = settings
+        self.boot_id = boot_id or uuid.uuid4().hex
+        """Identity of this run of the program."""
+        self.loaded = loaded
+        self.worker = Worker()
+        self.transfer = Transfer(session, job_uid=loaded.config.job_uid if loaded is not None else "none")
+        self.models = ModelCache(self.transfer, None if loaded is None else loaded.model)
+        self.tasks: Tasks | None = None
+        self.evaluations: Evaluations | None = None
+        if loaded is not None:
+            trainer = loaded.trainer
+            self.tasks = Tasks(
+                client=loaded.config.index,
+                trainer=trainer,
+                worker=self.worker,
+                transfer=self.transfer,
+                models=self.models,
+                initial_model=loaded.model,
+            )
+            self.evaluations = Evaluations(trainer=trainer, worker=self.worker, models=self.models)
+
+    async def close(self) -> None:
+        """Stop tasks and evaluations."""
+        if self.tasks is not None:
+            await self.tasks.close()
+        if self.evaluations is not None:
+            await self.evaluations.close()

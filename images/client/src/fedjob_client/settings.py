@@ -1,0 +1,117 @@
+"""What a client process is told by its flags and its environment. Imports nothing that imports NumPy."""
+
+import os
+import stat
+import tempfile
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from fedjob_client.errors import SettingsError
+from fedjob_client.parameters import describe
+from fedjob_protocol.config import CONFIG_VARIABLE, TOKEN_VARIABLE, ClientConfig, Device
+
+THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+"""Numbers of threads that libraries read when they are imported. One each: the bits of a result depend on it, and two
+pools of spinning threads on the same cores cost more than they bring."""
+NUMBA_CACHE_VARIABLE: Final = "NUMBA_CACHE_DIR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One client process."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    index: int = 0
+    """Of the simple forms; a job's client has the index of its job."""
+    device: Device = Device.AUTO
+    server_url: str | None = None
+    """Aggregator to register with; goes with `client_url`."""
+    client_url: str | None = None
+    """Address under which the aggregator reaches this client."""
+    token: str | None = None
+    """The job's token; ``None`` asks for none."""
+    config: ClientConfig | None = None
+    """The job; ``None`` serves the simple forms."""
+
+    def __post_init__(self) -> None:
+        if (self.server_url is None) != (self.client_url is None):
+            missing = "--client-url (CLIENT_URL)" if self.client_url is None else "--server-url (SERVER_URL)"
+            raise SettingsError(f"to register with an aggregator both URLs are needed: {missing} is missing")
+        if self.config is None and self.device is Device.GPU:
+            raise SettingsError("device: GPU was asked for, and the built-in models run on the CPU: use auto or cpu")
+        for url in (self.server_url, self.client_url):
+            if url is not None and not url.startswith(("http://", "https://")):
+                raise SettingsError(f"{url!r} is no URL: it has to start with http:// or https://")
+
+
+def read_config(environment: Mapping[str, str]) -> ClientConfig | None:
+    """The job's settings, or ``None`` where there is no job.
+
+    Raises:
+        SettingsError: They are no `ClientConfig`.
+    """
+    text = environment.get(CONFIG_VARIABLE)
+    if not text:
+        return None
+    try:
+        return ClientConfig.model_validate_json(text)
+    except ValidationError as problem:
+        raise SettingsError(f"{CONFIG_VARIABLE}: {describe(problem, ClientConfig)}") from None
+
+
+def read_token(environment: Mapping[str, str]) -> str | None:
+    """The job's token, or ``None``."""
+    return environment.get(TOKEN_VARIABLE) or None
+
+
+def prepare_environment(environment: MutableMapping[str, str]) -> None:
+    """Set what libraries read when they are imported, where the user has not: call it before NumPy is.
+
+    Args:
+        environment: Normally ``os.environ``.
+    """
+    for name in THREAD_VARIABLES:
+        environment.setdefault(name, "1")
+    if NUMBA_CACHE_VARIABLE not in environment:
+        environment[NUMBA_CACHE_VARIABLE] = str(_own_cache_folder(environment))
+
+
+def tell_identity(environment: MutableMapping[str, str], config: ClientConfig) -> None:
+    """Let trainers know who they are in the environment, too."""
+    environment.setdefault("FEDJOB_CLIENT_INDEX", str(config.index))
+    environment.setdefault("FEDJOB_CLIENT_NAME", config.name)
+    environment.setdefault("FEDJOB_CLIENT_GROUP", config.group)
+
+
+def _own_cache_folder(environment: Mapping[str, str]) -> Path:
+    """A folder for compiled kernels that this user alone can write: what is in it is executed."""
+    base = environment.get("XDG_CACHE_HOME") or (environment.get("HOME") and f"{environment['HOME']}/.cache")
+    if base:
+        folder = Path(base) / "fedjob" / "numba"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            pass  # a read-only or missing home, as in a restricted pod
+        else:
+            if _is_ours(folder):
+                return folder
+    return Path(tempfile.mkdtemp(prefix="fedjob-numba-"))
+
+
+def _is_ours(folder: Path) -> bool:
+    if os.name != "posix":
+        return os.access(folder, os.W_OK)
+    status = folder.stat()
+    others = stat.S_IWGRP | stat.S_IWOTH
+    return status.st_uid == os.getuid() and not status.st_mode & others and os.access(folder, os.W_OK)

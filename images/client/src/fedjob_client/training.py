@@ -1,0 +1,158 @@
+"""What the worker thread does for a task: call the trainer, check what it returns, make the bytes to upload."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from fedjob_client.errors import Cancelled, ClientError, TrainerError
+from fedjob_client.model_cache import LoadedModel
+from fedjob_client.trainer import EvalConfig, Metrics, OptimizerSettings, TrainConfig, Trainer, last_line
+from fedjob_client.transfer import Parcel
+from fedjob_client.updates import body_of, check_examples, checked_params, delta_of, finite_metrics
+from fedjob_protocol.messages import EvaluateTask, InitTask, TrainTask
+from fedjob_protocol.reasons import Reason
+
+_log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a training is: written by the worker thread, read by the event loop, one reference at a time."""
+
+    epoch: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    is_cancelled: bool = False
+
+    def on_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """`TrainConfig.on_epoch`."""
+        self.check_cancelled()
+        self.metrics = finite_metrics(metrics)[0]
+        self.epoch = int(epoch)
+
+    def check_cancelled(self) -> None:
+        """`TrainConfig.check_cancelled`."""
+        if self.is_cancelled:
+            raise Cancelled("the training was cancelled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a trainer gave no result, as the job's status will show it."""
+
+    reason: Reason
+    message: str
+
+
+def config_digest(task: TrainTask | InitTask) -> str:
+    """Digest of everything in a task that its result depends on, besides job, round and base."""
+    text = task.config.model_dump_json() if isinstance(task, TrainTask) else f"init {task.seed}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def train(trainer: Trainer, base: LoadedModel, round_number: int, task: TrainTask, progress: Progress) -> Parcel:
+    """Train once.
+
+    Raises:
+        Cancelled: Nobody wants the result any more.
+        ClientError: The trainer returned something else than an update.
+        Exception: Whatever the trainer raised.
+    """
+    began = time.perf_counter()
+    # Copies: the difference is taken to what the training started from, whatever the trainer does to its arguments.
+    params = {name: np.array(array) for name, array in base.params.items()}
+    config = task.config
+    update = trainer.train(
+        params,
+        TrainConfig(
+            round=round_number,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            optimizer=OptimizerSettings(name=config.optimizer.name, parameters=config.optimizer.parameters),
+            seed=config.seed,
+            parameters=config.parameters,
+            on_epoch=progress.on_epoch,
+            check_cancelled=progress.check_cancelled,
+        ),
+    )
+    seconds = time.perf_counter() - began
+    progress.check_cancelled()
+    delta = delta_of(update, base.params, announced=announced_examples(trainer))
+    metrics, left_out = finite_metrics(update.metrics)
+    if left_out:
+        _log.warning("round %d: metrics left out because they are not finite: %s", round_number, left_out)
+    return Parcel(body=body_of(delta), examples=int(update.num_examples), metrics=metrics, train_seconds=seconds)
+
+
+def initial(trainer: Trainer, given: LoadedModel | None, task: InitTask) -> Parcel:
+    """Make the initial model: the given one, if the job starts from a checkpoint, else the trainer's.
+
+    Raises:
+        ClientError: The trainer returned something else than a model.
+        Exception: Whatever the trainer raised.
+    """
+    began = time.perf_counter()
+    made = trainer.init(task.seed) if given is None else given.params
+    params = checked_params(made, what="init" if given is None else "the model file")
+    seconds = time.perf_counter() - began
+    return Parcel(body=body_of(params), examples=announced_examples(trainer) or 1, train_seconds=seconds)
+
+
+def evaluate(trainer: Trainer, model: LoadedModel, task: EvaluateTask) -> tuple[Metrics, list[str]]:
+    """Evaluate a model: finite metrics, and the names of those that are not.
+
+    Raises:
+        TrainerError: The trainer cannot evaluate, or returned no metrics.
+        Exception: Whatever the trainer raised.
+    """
+    if not callable(getattr(trainer, "evaluate", None)):
+        raise TrainerError(f"trainer {type(trainer).__name__} has no method evaluate")
+    params = {name: np.array(array) for name, array in model.params.items()}
+    metrics = trainer.evaluate(params, EvalConfig(round=task.base.round, parameters=task.parameters))
+    return finite_metrics(metrics, what="evaluate")
+
+
+def announced_examples(trainer: Trainer) -> int | None:
+    """The number of training examples that a trainer says it holds.
+
+    Raises:
+        TrainerError: It is no positive integer.
+    """
+    count = getattr(trainer, "num_examples", None)
+    if count is None:
+        return None
+    check_examples(count, None)
+    return int(count)
+
+
+def explain(error: Exception, what: str) -> Failure:
+    """Put an exception out of a trainer into one line; the traceback goes to the log."""
+    if isinstance(error, ClientError):
+        _log.error("%s: %s", what, error)
+        return Failure(reason=error.reason, message=str(error))
+    _log.error("%s failed", what, exc_info=error)
+    return Failure(reason=Reason.TRAINER_ERROR, message=last_line(error))
+
+
+def guarded(function: Callable[[], Result], what: str) -> Callable[[], Result | Failure]:
+    """A function that returns a `Failure` where the other raises."""
+
+    def run() -> Result | Failure:
+        try:
+            return function()
+        except Cancelled as error:
+            _log.info("%s: %s", what, error)
+            return Failure(reason=Reason.TRAINER_ERROR, message=last_line(error))
+        except Exception as error:  # noqa: BLE001 - trainers raise what they like
+            return explain(error, what)
+        except SystemExit as error:
+            return explain(RuntimeError(f"the trainer called sys.exit({error.code})"), what)
+
+    return run

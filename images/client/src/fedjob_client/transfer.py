@@ -1,0 +1,300 @@
+"""Everything that a client sends and fetches: models in, updates and failure reports out. Decides nothing.
+
+One HTTP session for the life of the process, so that connections are kept. Bytes that come in are bounded before they
+are read, and believed only when their digest is right.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
+from pydantic import ValidationError
+from typing_extensions import override
+
+from fedjob_client.updates import Body
+from fedjob_client.work import ModelSource, Target
+from fedjob_protocol import PROTOCOL_VERSION, routes
+from fedjob_protocol.digests import Sha256
+from fedjob_protocol.errors import KINDS, FedJobError, Problem, Word
+from fedjob_protocol.messages import FailureReport
+from fedjob_protocol.reasons import Reason
+
+EXPECT_BYTES: Final = 1 << 20
+"""Larger updates ask before they are sent (``Expect: 100-continue``), so that a refused one costs nothing."""
+EXPECT_SECONDS: Final = 5.0
+"""A server that has not answered ``Expect`` by then is taken for one that does not know it."""
+ONE_PIECE_BYTES: Final = 64 << 10
+"""Smaller updates are sent in one piece with their headers."""
+CONNECT_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 60.0
+"""Longest silence of a server before a transfer is given up."""
+SHORTEST_TRY_SECONDS: Final = 1.0
+"""A transfer may take this long even where its deadline is nearer."""
+MAX_PROBLEM_BYTES: Final = 64 << 10
+
+RETRYABLE_STATUS: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+class TransferError(FedJobError):
+    """A transfer did not get through, or was refused.
+
+    Args:
+        message: What was seen.
+        retryable: Whether the same transfer may succeed later.
+        word: The machine word of the refusal, if there was one.
+    """
+
+    def __init__(self, message: str, *, retryable: bool, word: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retryable = retryable
+        self.word = word
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """An update, ready to be sent."""
+
+    body: Body
+    examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    train_seconds: float = 0.0
+
+
+class Transfer:
+    """The client's side of the aggregator's API.
+
+    Args:
+        session: Used for all calls; closed by whoever made it.
+        job_uid: The job that updates belong to.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, *, job_uid: str) -> None:
+        self._session = session
+        self._job_uid = job_uid
+        self._servers_know_expect = True
+
+    async def fetch(self, model: ModelSource, *, seconds: float) -> bytearray:
+        """Get a model's file into memory.
+
+        Args:
+            model: Where it is, its SHA-256, and how large it may be.
+            seconds: How long it may take.
+
+        Raises:
+            TransferError: It did not come, is too large, or is another one.
+        """
+        timeout = _timeout()
+        try:
+            async with (
+                asyncio.timeout(max(seconds, SHORTEST_TRY_SECONDS)),
+                self._session.get(model.url, headers={"Accept-Encoding": "identity"}, timeout=timeout) as response,
+            ):
+                if response.status != HTTPStatus.OK:
+                    raise await _refusal(response)
+                data, digest = await _read_model(response, model)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _broken(model.url, error) from error
+        if digest != model.digest:
+            raise TransferError(
+                f"{model.url} has the digest {digest}, {model.digest} is expected",
+                retryable=True,
+                word=Word.DIGEST_MISMATCH,
+            )
+        return data
+
+    async def upload(self, target: Target, parcel: Parcel, *, seconds: float) -> None:
+        """Send an update, without copying it.
+
+        Raises:
+            TransferError: It did not get through, or was refused.
+        """
+        headers = {
+            "Content-Type": routes.SAFETENSORS_MEDIA_TYPE,
+            routes.JOB_HEADER: self._job_uid,
+            routes.TERM_HEADER: str(target.term),
+            routes.ATTEMPT_HEADER: str(target.attempt),
+            routes.BOOT_HEADER: target.boot_id,
+            routes.EXAMPLES_HEADER: str(parcel.examples),
+            routes.DIGEST_HEADER: parcel.body.digest,
+            routes.METRICS_HEADER: metrics_header(parcel.metrics),
+            routes.SECONDS_HEADER: f"{parcel.train_seconds:.6f}",
+        }
+        seconds = max(seconds, SHORTEST_TRY_SECONDS)
+        body, blocks = parcel.body, _Blocks(parcel.body)
+        asks = body.size > EXPECT_BYTES and self._servers_know_expect
+        data = blocks if body.size > ONE_PIECE_BYTES else b"".join(body.blocks)
+        try:
+            async with (
+                _asking(blocks, seconds) if asks else asyncio.timeout(seconds),
+                self._session.put(
+                    target.upload_url, data=data, headers=headers, expect100=asks, timeout=_timeout()
+                ) as response,
+            ):
+                if not response.ok:
+                    raise await _refusal(response)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if asks and isinstance(error, TimeoutError) and not blocks.started.is_set():
+                self._servers_know_expect = False
+            raise _broken(target.upload_url, error) from error
+
+    async def report_failure(self, target: Target, reason: Reason, message: str, *, seconds: float) -> None:
+        """Tell the aggregator that this client will not report.
+
+        Raises:
+            TransferError: It did not get through, or was refused.
+        """
+        report = FailureReport(
+            job_uid=self._job_uid,
+            term=target.term,
+            attempt=target.attempt,
+            boot_id=target.boot_id,
+            reason=reason,
+            message=message,
+        )
+        await self._send_json("PUT", target.failure_url, report.model_dump_json(by_alias=True), seconds=seconds)
+
+    async def register(self, server_url: str, client_url: str, *, seconds: float) -> None:
+        """Tell an aggregator where this client is.
+
+        Raises:
+            TransferError: It did not get through, or was refused.
+        """
+        body = json.dumps({"client_url": client_url})
+        await self._send_json("POST", f"{server_url.rstrip('/')}/clients", body, seconds=seconds)
+
+    async def _send_json(self, method: str, url: str, body: str, *, seconds: float) -> None:
+        headers = {"Content-Type": "application/json"}
+        try:
+            async with (
+                asyncio.timeout(max(seconds, SHORTEST_TRY_SECONDS)),
+                self._session.request(method, url, data=body.encode(), headers=headers, timeout=_timeout()) as response,
+            ):
+                if not response.ok:
+                    raise await _refusal(response)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _broken(url, error) from error
+
+
+def open_session(token: str | None) -> aiohttp.ClientSession:
+    """The session of a process; call it in its event loop, and close it there.
+
+    Args:
+        token: The job's token, sent with every call; ``None`` sends none.
+    """
+    headers = {routes.PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
+    if token:
+        headers[routes.TOKEN_HEADER] = token
+    return aiohttp.ClientSession(
+        headers=headers,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=aiohttp.TCPConnector(limit=8),
+    )
+
+
+def metrics_header(metrics: Mapping[str, float]) -> str:
+    """Metrics as JSON in ASCII; as many of the first as fit."""
+    kept: dict[str, float] = {}
+    text = "{}"
+    for name, value in metrics.items():
+        kept[name] = value
+        longer = json.dumps(kept, allow_nan=False)
+        if len(longer) > routes.MAX_METRICS_HEADER_BYTES:
+            break
+        text = longer
+    return text
+
+
+class _Blocks(Payload):
+    """A body that is sent block by block from where it is, and can be sent again."""
+
+    _autoclose = True
+
+    def __init__(self, body: Body) -> None:
+        super().__init__(body.blocks, content_type=routes.SAFETENSORS_MEDIA_TYPE)
+        self._size = body.size
+        self.started = asyncio.Event()
+        """Set once the server lets the body be sent."""
+
+    @override
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise TypeError("an update is no text")
+
+    @override
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self.started.set()
+        for block in self._value:
+            await writer.write(block)
+
+
+@asynccontextmanager
+async def _asking(blocks: _Blocks, seconds: float) -> AsyncIterator[None]:
+    """A time limit that is short until the server lets the body be sent."""
+    end = asyncio.get_running_loop().time() + seconds
+
+    async def extend(limit: asyncio.Timeout) -> None:
+        await blocks.started.wait()
+        limit.reschedule(end)
+
+    async with asyncio.timeout(min(EXPECT_SECONDS, seconds)) as limit:
+        extension = asyncio.create_task(extend(limit))
+        try:
+            yield
+        finally:
+            extension.cancel()
+
+
+async def _read_model(response: aiohttp.ClientResponse, model: ModelSource) -> tuple[bytearray, str]:
+    length = response.content_length
+    if length is None:
+        raise TransferError(f"{model.url} answers without a Content-Length", retryable=False)
+    if length > model.max_bytes:
+        raise TransferError(
+            f"{model.url} has {length} bytes, at most {model.max_bytes} are accepted",
+            retryable=False,
+            word=Word.TOO_LARGE,
+        )
+    data = bytearray(length)  # not touched until bytes come: a lying length takes no memory
+    hasher = Sha256()
+    position = 0
+    async for chunk in response.content.iter_any():
+        if position + len(chunk) > length:
+            break
+        data[position : position + len(chunk)] = chunk
+        hasher.update(chunk)
+        position += len(chunk)
+    if position != length:
+        raise TransferError(f"{model.url} ended after {position} of {length} bytes", retryable=True)
+    return data, hasher.digest()
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> TransferError:
+    """An answer that is no success, as an error."""
+    raw = await response.content.read(MAX_PROBLEM_BYTES)
+    status = response.status
+    by_status = status in RETRYABLE_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    try:
+        problem = Problem.model_validate_json(raw)
+    except ValidationError:
+        return TransferError(f"{response.method} {response.url} answers with status {status}", retryable=by_status)
+    try:
+        retryable = KINDS[Word(problem.word)].retryable
+    except ValueError:  # a newer server knows more words
+        retryable = by_status
+    return TransferError(problem.detail, retryable=retryable, word=problem.word)
+
+
+def _broken(url: str, error: Exception) -> TransferError:
+    return TransferError(f"{url}: {type(error).__name__}: {error}".rstrip(": "), retryable=True)
+
+
+def _timeout() -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)

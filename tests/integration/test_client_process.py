@@ -1,0 +1,171 @@
+"""The life and death of a real client process."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+from aiohttp import web
+
+from fedjob_protocol.process import EXIT_FATAL, EXIT_USAGE
+from tests.integration.client_support import COMMAND, a_client, a_config, an_aggregator, an_api, environment
+from tests.integration.client_trainers import FOLDER
+
+pytestmark = pytest.mark.integration
+
+
+def test_sigterm_ends_an_idle_client_cleanly(tmp_path: Path):
+    with a_client(tmp_path, None) as client:
+        client.process.send_signal(signal.SIGTERM)
+        assert client.process.wait(2) == 0
+
+
+async def test_sigterm_ends_a_client_in_the_middle_of_a_deaf_training(tmp_path: Path):
+    with a_client(tmp_path, a_config()) as client:
+        client.hold()
+        async with an_aggregator() as aggregator, an_api(client.url) as api:
+            await api.train(1, aggregator.task(1, deaf=True))
+            await api.until(1, "Training")
+            began = time.monotonic()
+            client.process.send_signal(signal.SIGTERM)
+            code = await asyncio.to_thread(client.process.wait, 5)
+        assert code == 0
+        assert time.monotonic() - began < 2
+
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+print(child.stdout.readline().decode(), end="", flush=True)
+child.wait()
+"""
+
+
+def test_a_client_dies_with_its_parent(tmp_path: Path):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, *COMMAND], stdout=subprocess.PIPE, env=environment(tmp_path, None)
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        child = psutil.Process(json.loads(parent.stdout.readline())["pid"])
+        parent.kill()
+        parent.wait()
+        child.wait(5)  # raises if it still runs
+
+
+def ended(tmp_path: Path, *arguments: str, **variables: str) -> tuple[int, str, dict[str, str] | None]:
+    """Exit code, standard error and termination log of a client that cannot start."""
+    log = tmp_path / "termination"
+    environ = {**os.environ, FOLDER: str(tmp_path), "FEDJOB_TERMINATION_LOG": str(log), **variables}
+    done = subprocess.run([*COMMAND, *arguments], env=environ, capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout == ""
+    return done.returncode, done.stderr, json.loads(log.read_text()) if log.exists() else None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "message"),
+    [
+        (
+            {"trainer": None, "model": {"name": "mlp"}, "data": {"name": "mnist", "path": "/no/such/folder"}},
+            "DataError",
+            "/no/such/folder: there is none of train-images-idx3-ubyte",
+        ),
+        ({"trainer": "no_such_module:Mine"}, "TrainerError", "there is no module no_such_module"),
+        ({"trainer": None, "model": {"name": "cnn"}, "data": {"name": "digits"}}, "InvalidSpec", "'cnn' is not known"),
+        ({"model_file": "/no/such/file"}, "DataError", "modelFile /no/such/file: No such file"),
+    ],
+)
+def test_a_client_that_cannot_load_its_job_says_why_in_one_line(tmp_path, changes, reason, message):
+    config = a_config(**changes)
+    code, errors, termination = ended(tmp_path, FEDJOB_CONFIG=config.model_dump_json(by_alias=True, exclude_none=True))
+    assert code == EXIT_FATAL
+    assert termination is not None
+    assert termination["reason"] == reason
+    assert message in termination["message"]
+    assert message in errors.splitlines()[-1]
+
+
+def test_wrong_settings_and_a_port_in_use_are_errors_of_usage(tmp_path: Path):
+    code, errors, termination = ended(tmp_path, FEDJOB_CONFIG="{}")
+    assert code == EXIT_USAGE
+    assert termination == {"reason": "InvalidSpec", "message": "FEDJOB_CONFIG: jobUid: Field required (seen: {})"}
+    code, errors, _ = ended(tmp_path, "--device", "gpu")
+    assert code == EXIT_USAGE
+    assert "GPU was asked for" in errors
+    code, errors, _ = ended(tmp_path, "--server-url", "http://127.0.0.1:9000")
+    assert code == EXIT_USAGE
+    assert "--client-url (CLIENT_URL) is missing" in errors
+    with a_client(tmp_path, None) as client:
+        code, errors, _ = ended(tmp_path, "--port", client.url.rsplit(":", 1)[1])
+    assert code == EXIT_USAGE
+    assert "choose another port with --port" in errors
+
+
+def test_help_names_every_flag_with_its_variable(tmp_path: Path):
+    shown = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=20, check=True).stdout
+    for name in ("FEDJOB_PORT", "FEDJOB_HOST", "FEDJOB_INDEX", "FEDJOB_DEVICE", "SERVER_URL", "CLIENT_URL"):
+        assert name in shown
+
+
+async def test_the_simple_forms_as_people_use_them(tmp_path: Path):
+    with a_client(tmp_path, None, "--index", "3", token=None) as client:
+        async with aiohttp.ClientSession(client.url) as session:
+
+            async def post(path: str, data: str | None = None) -> tuple[int, dict]:
+                async with session.post(path, data=data) as response:  # no JSON content type, as curl sends it
+                    return response.status, await response.json(content_type=None)
+
+            async with session.get("/health") as response:
+                health = await response.json()
+            status, trained = await post("/train")
+            _, short = await post("/train", '{"epochs": 50, "learning_rate": 0.01}')
+            _, prediction = await post("/predict", '{"inputs": [0, 2]}')
+            refused = [await post("/train", body) for body in ("{", '{"epochs": -1}', '{"learning_rate": NaN}')]
+            refused.append(await post("/predict", '{"inputs": "x"}'))
+    assert health["status"] == "ok"
+    assert "cuda_available" in health
+    assert health["index"] == 3
+    assert status == 200
+    assert trained["w"] == pytest.approx(3.5, abs=0.05)
+    assert trained["b"] == pytest.approx(2.0, abs=0.05)
+    assert trained["backend"] == "cpu"
+    assert short["b"] == pytest.approx(1.27, abs=0.07)
+    assert prediction["outputs"] == pytest.approx([short["b"], short["b"] + 2 * short["w"]])
+    assert all(status == 422 and problem["word"] == "bad-request" for status, problem in refused)
+    assert not any("Traceback" in json.dumps(problem) for _, problem in refused)
+
+
+async def test_a_client_started_by_hand_registers_itself_when_the_aggregator_is_there(tmp_path: Path):
+    seen: asyncio.Queue[dict] = asyncio.Queue()
+    tries = []
+
+    async def clients(request: web.Request) -> web.Response:
+        tries.append(1)
+        if len(tries) == 1:
+            return web.Response(status=503)
+        await seen.put(await request.json())
+        return web.json_response({}, status=201)
+
+    app = web.Application()
+    app.router.add_post("/clients", clients)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    try:
+        with a_client(tmp_path, None, "--server-url", server, "--client-url", "http://me:8001"):
+            assert await asyncio.wait_for(seen.get(), 5) == {"client_url": "http://me:8001"}
+            log = tmp_path / "log"
+            async with asyncio.timeout(5):
+                while "registered with the aggregator" not in log.read_text():  # noqa: ASYNC110 - across processes
+                    await asyncio.sleep(0.01)
+        assert "cannot register" in log.read_text()
+    finally:
+        await runner.cleanup()
