@@ -213,7 +213,7 @@ def _finish_committed(scene: Scene, current: CurrentRound, aggregator: PodView) 
             attempt=current.attempt,
         )
         return Step(status=scene.job.status, actions=(watch,))
-    if view.state is not AggregatorRound.EVALUATED:
+    if record.expects_evaluation and view.state is not AggregatorRound.EVALUATED:
         return evaluate(scene, record, aggregator)
     return Step(status=adopt(scene, record))
 
