@@ -12,8 +12,8 @@ from fedjob_protocol.errors import Refusal, Word
 class Body(Protocol):
     """Where the bytes of a request come from."""
 
-    async def into(self, reception: "Reception") -> None:
-        """Move the whole body.
+    async def into(self, reception: "Reception", length: int) -> None:
+        """Move the whole body, which has this length.
 
         Raises:
             Refusal: ``truncated``: the connection ended before the body did.

@@ -39,7 +39,7 @@ from fedjob_aggregator.events import (
     UploadRefused,
 )
 from fedjob_aggregator.machine import step
-from fedjob_aggregator.uploads import Incoming, SmallBody, UploadDesk, UploadRequest
+from fedjob_aggregator.uploads import Incoming, RequestBody, UploadDesk, UploadRequest
 from fedjob_aggregator.views import committed_view, current_view, newest_view, restored
 from fedjob_aggregator.writer import VerifiedUpload, Writer
 from fedjob_protocol.errors import Refusal, Word
@@ -171,7 +171,7 @@ class Service:
 
     # Requests of the clients
 
-    async def upload(self, request: UploadRequest, body: SmallBody) -> Update:
+    async def upload(self, request: UploadRequest, body: RequestBody) -> Update:
         """Receive, verify and fold an update.
 
         Raises:
@@ -183,8 +183,7 @@ class Service:
             admission = admit(self._state, request.round, request.client, request.credentials, request.digest)
             if isinstance(admission, Update):
                 return admission
-            length = self._desk.check(request, admission)
-            update, upload = await self._desk.receive(request, length, admission, body, incoming)
+            update, upload = await self._desk.receive(request, admission, body, incoming)
             await self._fold(request.round, admission.attempt.spec.attempt, update, upload)
         except Refusal as refusal:
             admitted = admission.attempt.spec.attempt if isinstance(admission, Admission) else None

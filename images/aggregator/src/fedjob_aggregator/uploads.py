@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from fedjob_aggregator.admission import Admission, Credentials
@@ -19,11 +20,13 @@ from fedjob_aggregator.events import Update
 from fedjob_aggregator.machine import weight
 from fedjob_aggregator.reception import Body, Reception
 from fedjob_aggregator.staging import HeldBytes, StagingArea
-from fedjob_aggregator.verification import HEADER_SLACK_BYTES, DeltaCheck, InitialCheck, Verifier
+from fedjob_aggregator.verification import LENGTH_BYTES, Check, DeltaCheck, InitialCheck, Verifier, most_header_bytes
 from fedjob_aggregator.writer import VerifiedUpload
 from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.routes import SAFETENSORS_MEDIA_TYPE
-from fedjob_protocol.weights import Manifest, header_bytes
+from fedjob_protocol.manifest import quote
+from fedjob_protocol.messages import Participant
+from fedjob_protocol.routes import EXAMPLES_HEADER, SAFETENSORS_MEDIA_TYPE
+from fedjob_protocol.weights import Manifest
 
 SMALL_BODY_BYTES: Final = 256 << 10
 """Bodies up to this are received whole and verified on the event loop, in less time than the way to a thread takes."""
@@ -38,7 +41,8 @@ class UploadRequest:
     client: int
     credentials: Credentials
     digest: str
-    examples: int
+    examples: int | None
+    """``None``: absent or not a whole number in range."""
     metrics: Mapping[str, float]
     train_seconds: float | None
     length: int | None
@@ -47,7 +51,7 @@ class UploadRequest:
     content_encoding: str | None
 
 
-class SmallBody(Body, Protocol):
+class RequestBody(Body, Protocol):
     """A request's body, whole or piece by piece."""
 
     async def whole(self, length: int) -> bytes:
@@ -98,13 +102,13 @@ class UploadDesk:
         self._workers = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="verify")
         self._incoming: dict[int, Incoming] = {}
         self._delta: Manifest | None = None
-        self._delta_bytes = 0
+        self._most_delta_bytes = 0
 
     def expect(self, tensors: Manifest) -> None:
         """The model's tensors became known."""
         self._delta = tensors.as_delta()
-        self._delta_bytes = 2 * len(header_bytes(self._delta)) + HEADER_SLACK_BYTES + self._delta.total_bytes
-        self._area.expect(self._delta_bytes)
+        self._most_delta_bytes = LENGTH_BYTES + most_header_bytes(self._delta) + self._delta.total_bytes
+        self._area.expect(self._most_delta_bytes)
         self._kernels.prepare(self._delta.total_bytes)
 
     def stop_all(self, refusal: Refusal) -> None:
@@ -116,56 +120,33 @@ class UploadDesk:
         """Start no further work."""
         self._workers.shutdown(wait=False, cancel_futures=True)
 
-    def check(self, request: UploadRequest, admission: Admission) -> int:
-        """Judge the headers of an admitted upload before its body is read.
-
-        Returns:
-            The length of the body.
-
-        Raises:
-            Refusal: ``unsupported-media``, ``length-required``, ``too-large`` or ``bad-examples``.
-        """
-        if request.content_encoding not in {None, "identity"} or request.media_type not in {None, *MEDIA_TYPES}:
-            raise Refusal(
-                Word.UNSUPPORTED_MEDIA,
-                f"an update is {SAFETENSORS_MEDIA_TYPE} as it is, not {request.media_type} with encoding "
-                f"{request.content_encoding}",
-            )
-        if request.length is None:
-            raise Refusal(Word.LENGTH_REQUIRED, "an update announces its length in Content-Length and is not chunked")
-        initial = admission.attempt.round == 0
-        most = admission.attempt.spec.max_model_bytes if initial else self._delta_bytes
-        if request.length > most:
-            raise Refusal(Word.TOO_LARGE, f"the body has {request.length} bytes, at most {most} are accepted")
-        announced = admission.participant.max_examples
-        if announced is not None and request.examples > announced:
-            raise Refusal(
-                Word.BAD_EXAMPLES, f"the update claims {request.examples} examples, the client announced {announced}"
-            )
-        return request.length
-
     async def receive(
-        self, request: UploadRequest, length: int, admission: Admission, body: SmallBody, incoming: Incoming
+        self, request: UploadRequest, admission: Admission, body: RequestBody, incoming: Incoming
     ) -> tuple[Update, VerifiedUpload]:
-        """Receive and verify the body of an admitted upload.
+        """Receive and verify an admitted upload.
 
         Args:
             request: Its headers.
-            length: Of the body.
             admission: What it was admitted to.
             body: Its bytes.
             incoming: Notes the progress, and can interrupt it.
 
         Raises:
-            Refusal: The upload is not what it has to be, or it was interrupted.
+            Refusal: As `judge_headers`, before the body is read; or the body is not what it has to be; or it was
+                interrupted.
         """
+        initial = admission.attempt.round == 0
+        most = admission.attempt.spec.max_model_bytes if initial else self._most_delta_bytes
+        length, examples = judge_headers(request, admission.participant, most)
         older = self._incoming.get(request.client)
         if older is not None:
             older.interrupt(Refusal(Word.TRUNCATED, "a newer upload of this client took its place"))
         self._incoming[request.client] = incoming
         try:
             async with self._slots:
-                return await self._receive(request, length, admission, body, incoming)
+                started = time.monotonic()
+                check = self._check(admission, examples)
+                upload = await self._verified(request.digest, Verifier(check, length), length, body, incoming)
         except asyncio.CancelledError:
             refusal = incoming.interrupted()
             if refusal is None:
@@ -174,45 +155,41 @@ class UploadDesk:
         finally:
             if self._incoming.get(request.client) is incoming:
                 del self._incoming[request.client]
-
-    async def _receive(
-        self, request: UploadRequest, length: int, admission: Admission, body: SmallBody, incoming: Incoming
-    ) -> tuple[Update, VerifiedUpload]:
-        started = time.monotonic()
-        delta = None if self._delta is None else DeltaCheck(self._delta, self._kernels.current)
-        verifier = Verifier(delta or InitialCheck(), length)
-        if length <= SMALL_BODY_BYTES:
-            upload = await self._receive_whole(request, length, verifier, body, incoming)
-        else:
-            upload = await self._receive_staged(request, length, verifier, body, incoming)
         update = Update(
             client=request.client,
-            examples=request.examples,
+            examples=examples,
             bytes=length,
             digest=request.digest,
             transfer_seconds=time.monotonic() - started,
             train_seconds=request.train_seconds,
             metrics=request.metrics,
         )
-        spec = admission.attempt.spec
-        try:
-            if delta is not None:
-                check_range(delta.largest, weight(spec, request.examples), len(spec.participants), spec.scale_bits)
-        except Refusal:
-            upload.staged.close()
-            raise
         return update, upload
 
-    async def _receive_whole(
-        self, request: UploadRequest, length: int, verifier: Verifier, body: SmallBody, incoming: Incoming
+    def _check(self, admission: Admission, examples: int) -> Check:
+        if self._delta is None:
+            return InitialCheck()
+        spec = admission.attempt.spec
+        fits = partial(
+            check_range,
+            weight=weight(spec, examples),
+            participants=len(spec.participants),
+            scale_bits=spec.scale_bits,
+        )
+        return DeltaCheck(self._delta, self._kernels.current, fits)
+
+    async def _verified(
+        self, digest: str, verifier: Verifier, length: int, body: RequestBody, incoming: Incoming
     ) -> VerifiedUpload:
+        if length > SMALL_BODY_BYTES:
+            return await self._staged(digest, verifier, length, body, incoming)
         content = await body.whole(length)
         incoming.received_bytes = length
         verifier.feed(memoryview(content))
-        return VerifiedUpload(header=verifier.finish(request.digest), staged=HeldBytes(content))
+        return VerifiedUpload(header=verifier.finish(digest), staged=HeldBytes(content))
 
-    async def _receive_staged(
-        self, request: UploadRequest, length: int, verifier: Verifier, body: SmallBody, incoming: Incoming
+    async def _staged(
+        self, digest: str, verifier: Verifier, length: int, body: RequestBody, incoming: Incoming
     ) -> VerifiedUpload:
         try:
             sink = self._area.open(length)
@@ -221,9 +198,9 @@ class UploadDesk:
         reception = Reception(sink, verifier, self._workers)
         watch = asyncio.create_task(self._watch(reception, incoming))
         try:
-            await body.into(reception)
+            await body.into(reception, length)
             await reception.finish()
-            header = verifier.finish(request.digest)
+            header = verifier.finish(digest)
         except BaseException:
             await reception.settle()
             sink.close()
@@ -241,3 +218,36 @@ class UploadDesk:
             await asyncio.sleep(self._idle_seconds)
         detail = f"nothing arrived for {self._idle_seconds:g} s after {seen} bytes"
         incoming.interrupt(Refusal(Word.TRUNCATED, detail))
+
+
+def judge_headers(request: UploadRequest, participant: Participant, most_bytes: int) -> tuple[int, int]:
+    """Judge the headers of an admitted upload.
+
+    Args:
+        request: The headers.
+        participant: Whose upload it is.
+        most_bytes: Longest body that is accepted.
+
+    Returns:
+        The length of the body, and the number of examples.
+
+    Raises:
+        Refusal: ``unsupported-media``, ``length-required``, ``too-large`` or ``bad-examples``.
+    """
+    if request.content_encoding not in {None, "identity"} or request.media_type not in {None, *MEDIA_TYPES}:
+        raise Refusal(
+            Word.UNSUPPORTED_MEDIA,
+            f"an update is {SAFETENSORS_MEDIA_TYPE} as it is, not {quote(request.media_type)} with encoding "
+            f"{quote(request.content_encoding)}",
+        )
+    if request.length is None:
+        raise Refusal(Word.LENGTH_REQUIRED, "an update announces its length in Content-Length and is not chunked")
+    if request.length > most_bytes:
+        raise Refusal(Word.TOO_LARGE, f"the body has {request.length} bytes, at most {most_bytes} are accepted")
+    limit = 2**53 if participant.max_examples is None else participant.max_examples
+    if request.examples is None or request.examples > limit:
+        seen = "something else" if request.examples is None else request.examples
+        raise Refusal(
+            Word.BAD_EXAMPLES, f"{EXAMPLES_HEADER} must be a whole number from 0 to {limit} (announced), it is {seen}"
+        )
+    return request.length, request.examples

@@ -3,6 +3,7 @@
 A `Verifier` is fed the body block by block while the rest is still on its way, in a worker thread.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -43,6 +44,14 @@ class Check(Protocol):
     def values(self, header: Header, begin: int, data: memoryview) -> None:
         """Refuse values that are not as expected; ``begin`` counts from the start of the data section."""
 
+    def whole(self) -> None:
+        """Refuse what can only be seen when all values were."""
+
+
+def most_header_bytes(delta: Manifest) -> int:
+    """Longest header of an update: twice the canonical one, and some room for metadata and spaces."""
+    return 2 * len(header_bytes(delta)) + HEADER_SLACK_BYTES
+
 
 class DeltaCheck:
     """An update has the model's tensors in float32, and all its values are finite.
@@ -50,18 +59,15 @@ class DeltaCheck:
     Args:
         delta: What is expected (`Manifest.as_delta`).
         kernels: Who scans the values.
+        fits: Refuses a largest absolute value that could make the sums overflow (`fixed_point.check_range`).
     """
 
-    def __init__(self, delta: Manifest, kernels: Kernels) -> None:
-        self.max_header_bytes = 2 * len(header_bytes(delta)) + HEADER_SLACK_BYTES
+    def __init__(self, delta: Manifest, kernels: Kernels, fits: Callable[[float], None]) -> None:
+        self.max_header_bytes = most_header_bytes(delta)
         self._expected = delta
         self._kernels = kernels
+        self._fits = fits
         self._largest_bits = 0
-
-    @property
-    def largest(self) -> float:
-        """Largest absolute value so far."""
-        return float(np.array(self._largest_bits, dtype=np.uint32).view(np.float32))
 
     def header(self, header: Header) -> None:
         """As `Check.header`."""
@@ -75,6 +81,10 @@ class DeltaCheck:
             element = int(np.flatnonzero(~np.isfinite(values))[0])
             raise _non_finite(header, begin + 4 * element, values[element])
         self._largest_bits = max(self._largest_bits, bits)
+
+    def whole(self) -> None:
+        """As `Check.whole`."""
+        self._fits(float(np.array(self._largest_bits, dtype=np.uint32).view(np.float32)))
 
 
 class InitialCheck:
@@ -105,6 +115,9 @@ class InitialCheck:
                 if not finite.all():
                     element = int(np.flatnonzero(~finite)[0])
                     raise _non_finite(header, first + place.spec.dtype.bytes * element, values[element])
+
+    def whole(self) -> None:
+        """As `Check.whole`: any finite values will do."""
 
 
 class Verifier:
@@ -159,6 +172,7 @@ class Verifier:
             raise self._refusal
         if self._header is None:
             raise Refusal(Word.MALFORMED_WEIGHTS, f"a body of {self._total_bytes} bytes is no safetensors file")
+        self._check.whole()
         return self._header
 
     def _look_at(self, block: memoryview) -> None:

@@ -48,7 +48,8 @@ class Accumulator:
         for spec in manifest.tensors:
             self._begins[spec.name] = begin
             begin += spec.elements
-        self._sums = np.zeros(begin, dtype=np.int64)
+        self._sums = np.empty(begin, dtype=np.int64)
+        self.reset()  # touches the memory now, while clients train, not when the first update is folded
 
     def reset(self) -> None:
         """Start over at zero."""

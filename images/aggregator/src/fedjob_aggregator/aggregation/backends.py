@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fedjob_aggregator.aggregation.compiler_memory import release_compiler
 from fedjob_aggregator.aggregation.fixed_point import factor
 
 SMALL_MODEL_BYTES: Final = 1 << 20
@@ -125,3 +126,4 @@ class KernelChoice:
         except (ImportError, OSError, RuntimeError) as error:
             # Not silent, and never wrong: NumPy gives the same bits at a tenth of the speed.
             _log.warning("compiled kernels are not available, NumPy goes on: %s", error)
+        release_compiler()

@@ -1,0 +1,144 @@
+"""Requests in and answers out: limited bodies, problems, and the headers that every answer carries."""
+
+import asyncio
+import logging
+import secrets
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fedjob_protocol.errors import PROBLEM_MEDIA_TYPE, Refusal, Word
+from fedjob_protocol.routes import MAX_JSON_BODY_BYTES, PROTOCOL_HEADER, TOKEN_HEADER
+from fedjob_protocol.version import PROTOCOL_VERSION, check_protocol
+
+BODY_SECONDS: Final = 30.0
+"""Within this a JSON body has to arrive."""
+SHOWN_ERRORS: Final = 5
+
+_log = logging.getLogger(__name__)
+M = TypeVar("M", bound=BaseModel)
+
+
+def answer(model: BaseModel, status: int = 200) -> Response:
+    """A message as JSON."""
+    return Response(model.model_dump_json(by_alias=True), status, media_type="application/json")
+
+
+def problem(refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
+    """A refusal as ``application/problem+json``."""
+    body = refusal.problem().model_dump_json()
+    return Response(body, refusal.kind.status, headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+async def read_body(request: Request, limit: int = MAX_JSON_BODY_BYTES) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        Refusal: ``too-large``, or ``truncated`` when it does not arrive.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limit:
+                    raise Refusal(Word.TOO_LARGE, f"the body has more than {limit} bytes")
+    except (ClientDisconnect, TimeoutError) as error:
+        raise Refusal(Word.TRUNCATED, f"the body ended after {len(body)} bytes") from error
+    return bytes(body)
+
+
+async def read_message(request: Request, kind: type[M]) -> M:
+    """The body of a request as a message; its media type is not looked at, as tools announce all sorts.
+
+    Raises:
+        Refusal: ``bad-request``, naming the fields that are wrong; ``too-large``; ``truncated``.
+    """
+    body = await read_body(request)
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise Refusal(Word.BAD_REQUEST, describe(error)) from None
+
+
+def describe(error: ValidationError) -> str:
+    """What is wrong with a message, field by field."""
+    errors = error.errors(include_url=False, include_input=False)
+    lines = [f"{'.'.join(str(part) for part in item['loc']) or 'body'}: {item['msg']}" for item in errors]
+    rest = f"; and {len(lines) - SHOWN_ERRORS} more" if len(lines) > SHOWN_ERRORS else ""
+    return ("; ".join(lines[:SHOWN_ERRORS]) + rest)[:1024]
+
+
+def whole_number(text: str | None, name: str, most: int) -> int:
+    """A decimal integer from 0 to ``most``.
+
+    Raises:
+        Refusal: ``bad-request``.
+    """
+    if text is None or not (text.isascii() and text.isdigit() and len(text) <= 19) or int(text) > most:
+        seen = "absent" if text is None else repr(text[:40])
+        raise Refusal(Word.BAD_REQUEST, f"{name} must be a whole number from 0 to {most}, it is {seen}")
+    return int(text)
+
+
+class Gate:
+    """Outermost: token and protocol of ``/v1``, the protocol's header on all answers, and no traceback to peers.
+
+    Args:
+        app: What it guards.
+        token: What ``/v1`` wants; ``None``: nothing.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app = app
+        self._token = None if token is None else token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_with_protocol(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)[PROTOCOL_HEADER] = str(PROTOCOL_VERSION)
+            await send(message)
+
+        try:
+            if scope["path"].startswith("/v1"):
+                self._check(Headers(scope=scope))
+            await self._app(scope, receive, send_with_protocol)
+        except Refusal as refusal:
+            await problem(refusal)(scope, receive, send_with_protocol)
+        except Exception:
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            if started:
+                raise
+            await problem(Refusal(Word.INTERNAL, "an error of the aggregator; its log says more"))(
+                scope, receive, send_with_protocol
+            )
+
+    def _check(self, headers: Headers) -> None:
+        if self._token is not None:
+            given = headers.get(TOKEN_HEADER, "").encode()
+            if not secrets.compare_digest(given, self._token):
+                raise Refusal(Word.BAD_TOKEN, f"{TOKEN_HEADER} is absent or not the token of this job")
+        check_protocol(headers.get(PROTOCOL_HEADER))
+
+
+def not_found(path: str) -> Response:
+    """The answer to a path that does not exist."""
+    return problem(Refusal(Word.NOT_FOUND, f"there is nothing at {path[:200]!r}"))
+
+
+def method_not_allowed(method: str, path: str, allow: str) -> Response:
+    """The answer to a method that a path does not have."""
+    refusal = Refusal(Word.METHOD_NOT_ALLOWED, f"{path[:200]!r} does not know {method[:20]!r}; it knows {allow}")
+    return problem(refusal, {"Allow": allow})

@@ -1,0 +1,111 @@
+"""Puts the parts together: the service on its folder, and the application on the service. No globals."""
+
+import platform
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import override
+
+from fedjob_aggregator.aggregation.backends import KernelChoice
+from fedjob_aggregator.answers import Gate, method_not_allowed, not_found, problem
+from fedjob_aggregator.checkpoints import CheckpointStore
+from fedjob_aggregator.disk import Disk
+from fedjob_aggregator.openapi import document
+from fedjob_aggregator.routes_simple import SIMPLE_MESSAGES, simple_routes
+from fedjob_aggregator.routes_v1 import V1_MESSAGES, v1_routes
+from fedjob_aggregator.service import Service
+from fedjob_aggregator.settings import Settings
+from fedjob_aggregator.staging import StagingArea
+from fedjob_aggregator.uploads import UploadDesk
+from fedjob_aggregator.writer import Writer
+from fedjob_protocol.errors import Problem, Refusal, Word
+from fedjob_protocol.version import __version__
+
+KERNEL_FOLDER: Final = ".kernels"
+"""Folder of compiled code in the aggregator's, unless ``NUMBA_CACHE_DIR`` says otherwise."""
+DESCRIPTION: Final = "Receives, verifies and folds the updates of federated rounds, commits and serves their models."
+
+
+def create_service(
+    settings: Settings, *, boot_id: str, wall_clock: Callable[[], datetime], disk: Disk | None = None
+) -> Service:
+    """Open the folder and make what serves it. Blocks while checkpoints are verified.
+
+    Args:
+        settings: The program's.
+        boot_id: Identity of this run.
+        wall_clock: The time of day, for the records.
+        disk: Operations on files; tests make them fail.
+
+    Raises:
+        FolderError: The folder cannot be served.
+    """
+    store = CheckpointStore(settings.folder, disk, job_uid=settings.job_uid)
+    kernels = KernelChoice(settings.folder / KERNEL_FOLDER)
+    writer = Writer(store, kernels, fingerprint=fingerprint(), wall_clock=wall_clock)
+    area = StagingArea(store.staging_folder, settings.staging_bytes)
+    desk = UploadDesk(area, kernels, most=settings.most_uploads, idle_seconds=settings.idle_seconds)
+    return Service(store, writer, desk, boot_id=boot_id, job_uid=settings.job_uid, wall_clock=wall_clock)
+
+
+def create_app(settings: Settings, service: Service) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: The program's.
+        service: Who answers.
+    """
+    token = None if settings.token is None else settings.token.get_secret_value()
+    app = Application(
+        title="FederatedJob aggregator",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,  # the interactive pages load scripts from elsewhere
+        redoc_url=None,
+        middleware=[Middleware(Gate, token=token)],
+        exception_handlers={Refusal: _refused, HTTPException: _no_route},
+    )
+    app.include_router(v1_routes(service))
+    app.include_router(simple_routes(service))
+    return app
+
+
+class Application(FastAPI):
+    """FastAPI, with a document of routes that take the raw request."""
+
+    @override
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = document(self, [*V1_MESSAGES, *SIMPLE_MESSAGES, Problem])
+        return self.openapi_schema
+
+
+def fingerprint() -> dict[str, str]:
+    """What the bits of a result may depend on, as far as this program is concerned."""
+    return {
+        "aggregator": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+    }
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return problem(error)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        return method_not_allowed(request.method, request.url.path, (error.headers or {}).get("Allow", ""))
+    if error.status_code == 404:
+        return not_found(request.url.path)
+    return problem(Refusal(Word.BAD_REQUEST, str(error.detail)))
