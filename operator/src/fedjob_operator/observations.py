@@ -19,10 +19,34 @@ from fedjob_operator.core.actions import (
     WatchRound,
 )
 from fedjob_operator.core.observed import Failure, Observed, PodRole, PodView, TaskAck
-from fedjob_protocol.messages import AggregatorState, ClientInfo, EvaluationView, RoundView, TaskView
+from fedjob_protocol.errors import Word
+from fedjob_protocol.messages import (
+    AggregatorState,
+    CheckpointInfo,
+    ClientInfo,
+    EvaluationState,
+    EvaluationView,
+    RoundView,
+    TaskView,
+)
 
 Answer = AggregatorState | ClientInfo | EvaluationView | RoundView | TaskView | None
 """What performing an action gave; ``None`` for pods."""
+
+_ON_ROUNDS = (OpenRound, WatchRound, ReportFailure, RecordEvaluation)
+"""Calls to the aggregator about a round."""
+_OUT_OF_DATE = frozenset(
+    {
+        Word.WRONG_BOOT,
+        Word.WRONG_ROUND,
+        Word.WRONG_BASE,
+        Word.ROUND_CLOSED,
+        Word.ROUND_CONFLICT,
+        Word.STALE_ATTEMPT,
+    }
+)
+"""Answers that say that what we believe of the aggregator is out of date: it was restarted in place, or the answer to an
+earlier call was lost. Its state is read again, as after ``stale-term``, where somebody reigns after us."""
 
 
 class Observations:
@@ -31,6 +55,7 @@ class Observations:
     def __init__(self) -> None:
         self._seen = Observed()
         self._aggregator: str | None = None
+        self._evaluator: str | None = None
 
     def look(self, pods: tuple[PodView, ...]) -> Observed:
         """Return everything seen, together with the pods that there are now."""
@@ -45,6 +70,10 @@ class Observations:
         if not running.issuperset(self._seen.infos):
             infos = {key: info for key, info in self._seen.infos.items() if key in running}
             self._seen = replace(self._seen, infos=infos)
+        evaluation = self._seen.evaluation
+        if evaluation and evaluation.state is EvaluationState.FAILED and self._evaluator not in running:
+            # Its successor may do better.
+            self._seen = replace(self._seen, evaluation=None)
         return replace(self._seen, pods=pods)
 
     def learn(self, action: Action, answer: Answer) -> None:
@@ -60,6 +89,7 @@ class Observations:
             case StartTask(), TaskView():
                 self._acknowledge(action)
             case Evaluate(), EvaluationView():
+                self._evaluator = action.incarnation
                 self._seen = replace(self._seen, evaluation=answer)
             case _:
                 pass
@@ -69,6 +99,8 @@ class Observations:
         before = self._seen.failures.get(action.key)
         failure = Failure(word=word, message=message, since=before.since if before else now)
         self._seen = replace(self._seen, failures={**self._seen.failures, action.key: failure})
+        if word == Word.STALE_TERM or (word in _OUT_OF_DATE and isinstance(action, _ON_ROUNDS)):
+            self._seen = replace(self._seen, state=None, round=None)
 
     def _forget_failure(self, key: str) -> None:
         if key in self._seen.failures:
@@ -83,6 +115,7 @@ class Observations:
             # Restarted in place, unnoticed by whoever watches pods: read its state again.
             self._seen = replace(self._seen, state=None, round=None)
             return
+        self._seen = replace(self._seen, state=_committed(state, view))
         before = self._seen.round
         if before is None or (view.round, view.attempt) >= (before.round, before.attempt):
             self._seen = replace(self._seen, round=view)
@@ -105,3 +138,12 @@ class Observations:
             boot_id=goal.boot_id,
         )
         self._seen = replace(self._seen, acks={**self._seen.acks, action.client: ack})
+
+
+def _committed(state: AggregatorState | None, view: RoundView) -> AggregatorState | None:
+    """Bring the state, which is read once per boot, up to date with a round that was committed since."""
+    record = view.record
+    if state is None or record is None or (state.committed and state.committed.round >= record.round):
+        return state
+    newest = CheckpointInfo(round=record.round, digest=record.digest, parent=record.parent, bytes=record.model_bytes)
+    return state.model_copy(update={"committed": newest})

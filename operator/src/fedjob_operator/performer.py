@@ -60,12 +60,12 @@ class Performer:
 
     async def close(self) -> None:
         """Cancel everything under way and wait until it has ended."""
-        for handle in self._held.values():
-            handle.cancel()
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for handle in self._held.values():
+            handle.cancel()
 
     async def _run(self, job: FederatedJob, action: Action) -> None:
         key = action.key

@@ -16,11 +16,19 @@ class StatusConflictError(FedJobError):
     """The resource changed since it was read: read it again and decide again, never write blindly."""
 
 
+class StoreUnavailableError(FedJobError):
+    """The resource cannot be read or written now, for example because the disk is full; tried again until it can."""
+
+
 class JobStore(Protocol):
     """Where the resource is kept."""
 
     async def read(self) -> FederatedJob | None:
-        """Return the resource, or ``None`` when it is gone."""
+        """Return the resource, or ``None`` when it is gone.
+
+        Raises:
+            StoreUnavailableError: It cannot be read now.
+        """
         ...
 
     async def write_status(self, job: FederatedJob, status: FederatedJobStatus) -> FederatedJob:
@@ -28,6 +36,7 @@ class JobStore(Protocol):
 
         Raises:
             StatusConflictError: The resource is no longer the version that ``job`` is.
+            StoreUnavailableError: It cannot be written now.
         """
         ...
 

@@ -1,6 +1,9 @@
 """Taking over what the aggregator committed: its record becomes part of the status."""
 
-from fedjob_operator.api.status import MAX_CONTRIBUTORS, MAX_METRICS, MAX_RECENT_ROUNDS
+from collections.abc import Mapping
+
+from fedjob_operator.api.base import MAX_SAFE_INTEGER
+from fedjob_operator.api.status import MAX_CONTRIBUTORS, MAX_RECENT_ROUNDS
 from fedjob_operator.api.v1alpha1 import (
     BestModel,
     CommittedModel,
@@ -9,7 +12,7 @@ from fedjob_operator.api.v1alpha1 import (
     RecentRound,
 )
 from fedjob_operator.core.scene import Scene
-from fedjob_operator.core.stopping import improves
+from fedjob_operator.core.stopping import improves, usable_metrics
 from fedjob_protocol.layout import checkpoint_name
 from fedjob_protocol.messages import RoundRecord
 
@@ -17,7 +20,8 @@ from fedjob_protocol.messages import RoundRecord
 def adopt(scene: Scene, record: RoundRecord) -> FederatedJobStatus:
     """Return the status with a committed and evaluated round in it, and no round in progress."""
     status = scene.job.status
-    row = _row(record)
+    metrics = usable_metrics(scene.spec, record.metrics or {})
+    row = _row(record, metrics)
     update: dict[str, object] = {
         "rounds": status.rounds.model_copy(update={"committed": record.round, "total": scene.spec.rounds}),
         "model": CommittedModel(round=record.round, digest=record.digest, path=checkpoint_name(record.round)),
@@ -25,16 +29,15 @@ def adopt(scene: Scene, record: RoundRecord) -> FederatedJobStatus:
         "current_round": None,
         "failed_attempts": 0,
     }
-    if record.metrics:
+    if metrics:
         update["metrics"] = row.metrics
-        if scene.spec.objective and improves(scene.spec, status, record.metrics):
-            value = record.metrics[scene.spec.objective.metric]
+        if scene.spec.objective and improves(scene.spec, status, metrics):
+            value = metrics[scene.spec.objective.metric]
             update["best"] = BestModel(round=record.round, value=value, digest=record.digest)
     return status.model_copy(update=update)
 
 
-def _row(record: RoundRecord) -> RecentRound:
-    metrics = sorted((record.metrics or {}).items())[:MAX_METRICS]
+def _row(record: RoundRecord, metrics: Mapping[str, float]) -> RecentRound:
     return RecentRound(
         number=record.round,
         digest=record.digest,
@@ -44,8 +47,8 @@ def _row(record: RoundRecord) -> RecentRound:
         contributors=tuple(sorted(item.client for item in record.contributors))[:MAX_CONTRIBUTORS],
         refused=len(record.refused),
         failed=len(record.failed),
-        examples=record.examples,
+        examples=min(record.examples, MAX_SAFE_INTEGER),
         committed_at=record.committed_at,
         duration_seconds=record.duration_seconds,
-        metrics=tuple(Metric(name=name, value=value) for name, value in metrics),
+        metrics=tuple(Metric(name=name, value=value) for name, value in sorted(metrics.items())),
     )

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from fedjob_operator.api.resolve import layout, min_clients
+from fedjob_operator.api.resolve import layout, min_clients, num_clients
 from fedjob_operator.api.v1alpha1 import (
     Clients,
     ConditionType,
@@ -20,7 +20,7 @@ from fedjob_operator.api.v1alpha1 import (
 from fedjob_operator.core.actions import Action
 from fedjob_operator.core.conditions import describe, finish, is_finished, set_condition
 from fedjob_operator.core.observed import Observed, PodPhase
-from fedjob_operator.core.pods import PodPlan, client_indices, plan_pods, release_pods
+from fedjob_operator.core.pods import PodPlan, declared_clients, plan_pods, release_pods
 from fedjob_operator.core.quorum import DEFINITIVE, may_start, missing_clients
 from fedjob_operator.core.rounds import drive, intend
 from fedjob_operator.core.scene import Scene, Step, failed
@@ -67,7 +67,7 @@ def decide(job: FederatedJob, seen: Observed, now: datetime) -> Decision:
         return _decision(job, Step(status=step.status))
     status = _observe_conditions(scene, step.status)
     step = Step(status=status, actions=(*pods.actions, *step.actions), wake_at=step.wake_at)
-    return _decision(job, step.waking(pods.wake_at))
+    return _decision(job, step.waking(pods.wake_at).waking(_active_until(job, status)))
 
 
 def _decision(job: FederatedJob, step: Step) -> Decision:
@@ -85,11 +85,10 @@ def _accept(job: FederatedJob, now: datetime) -> Step:
         where = ".".join(str(part) for part in first["loc"])
         message = f"spec.training.{where}: {first['msg']}"
         return Step(status=finish(status, failed=True, reason=Reason.INVALID_SPEC, message=message, now=now))
-    entries = layout(job.spec)
-    desired = len(client_indices(entries))
+    desired = num_clients(job.spec)
     status = status.model_copy(
         update={
-            "layout": entries,
+            "layout": layout(job.spec),
             "observed_generation": job.metadata.generation,
             "rounds": Rounds(committed=status.rounds.committed, total=job.spec.rounds),
             "clients": Clients(desired=desired),
@@ -135,18 +134,25 @@ def _next(scene: Scene, step: Step) -> Step:
     return intend(scene, step.status)
 
 
+def _active_until(job: FederatedJob, status: FederatedJobStatus) -> datetime | None:
+    """When the job's time is over."""
+    limit = job.spec.active_deadline_seconds
+    if limit is None or status.start_time is None:
+        return None
+    return status.start_time + timedelta(seconds=limit)
+
+
 def _hopeless(scene: Scene) -> tuple[Reason, str] | None:
     """Whether the job can never go on: its time is over, or too many clients ended for a reason that stays."""
-    limit = scene.spec.active_deadline_seconds
-    started = scene.job.status.start_time
-    if limit is not None and started is not None and scene.now >= started + timedelta(seconds=limit):
-        return Reason.ACTIVE_DEADLINE_EXCEEDED, f"the job ran longer than {limit} s"
+    until = _active_until(scene.job, scene.job.status)
+    if until is not None and scene.now >= until:
+        return Reason.ACTIVE_DEADLINE_EXCEEDED, f"the job ran longer than {scene.spec.active_deadline_seconds} s"
     pod = scene.pods.aggregator
     if pod and pod.exit and pod.exit.reason in (Reason.FOREIGN_VOLUME, Reason.CHECKPOINT_LOST):
         return pod.exit.reason, pod.exit.message
     lost = [scene.pods.clients[index].exit for index in sorted(scene.pods.lost)]
     causes = [end for end in lost if end and end.reason in DEFINITIVE]
-    left = len(client_indices(scene.job.status.layout)) - len(causes)
+    left = len(declared_clients(scene.job)) - len(causes)
     if causes and left < min_clients(scene.spec):
         return causes[0].reason, f"{len(causes)} clients cannot take part; {missing_clients(scene.job, scene.pods)}"
     return None
@@ -181,7 +187,7 @@ def _observe_conditions(scene: Scene, status: FederatedJobStatus) -> FederatedJo
     """Bring counts and readiness up to date."""
     pods, job = scene.pods, scene.job
     clients = Clients(
-        desired=len(client_indices(job.status.layout)),
+        desired=len(declared_clients(job)),
         ready=len(pods.ready),
         lost=len(pods.lost),
         lost_indices=tuple(sorted(pods.lost)),

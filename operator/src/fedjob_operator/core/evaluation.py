@@ -1,11 +1,11 @@
 """A committed round is evaluated before the next is intended: ``stop`` and the best model depend on it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from fedjob_operator.core.actions import Evaluate, RecordEvaluation
 from fedjob_operator.core.observed import PodView
 from fedjob_operator.core.scene import Scene, Step, progressing
-from fedjob_operator.core.stopping import improves
+from fedjob_operator.core.stopping import improves, usable_metrics
 from fedjob_protocol.messages import Base, EvaluateTask, Evaluation, EvaluationState, RoundRecord
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.routes import model_path
@@ -17,17 +17,20 @@ def evaluate(scene: Scene, record: RoundRecord, aggregator: PodView) -> Step:
     base = Base(round=record.round, digest=record.digest)
     answer = scene.seen.evaluation
     if answer and answer.base == base and answer.state is EvaluationState.DONE:
-        return _record(scene, record, aggregator, metrics=answer.metrics, problem=answer.message, count=answer.examples)
+        metrics = usable_metrics(scene.spec, answer.metrics)
+        return _record(scene, record, aggregator, metrics=metrics, problem=answer.message, count=answer.examples)
     problem = _problem(scene, record, base)
     if problem and scene.spec.stop is None:
         return _record(scene, record, aggregator, metrics={}, problem=problem, count=None)
     if problem:
         message = f"round {record.round}: {problem}; `stop` needs its metrics"
         status = progressing(scene, status, holds=False, reason=Reason.EVALUATION_FAILED, message=message)
-    limit = record.committed_at + timedelta(seconds=scene.spec.evaluation.deadline_seconds)
+    limit = _time_limit(scene, record)
     step = Step(status=status, wake_at=limit if scene.now < limit else None)
     evaluator = scene.pods.evaluator
-    if evaluator is None or not scene.pods.evaluator_ready:
+    failed = answer is not None and answer.base == base and answer.state is EvaluationState.FAILED
+    if evaluator is None or not scene.pods.evaluator_ready or failed:
+        # An evaluation that failed stays so until another evaluator takes over: it is not asked for again and again.
         return step
     task = EvaluateTask(
         job_uid=scene.job.metadata.uid,
@@ -46,10 +49,16 @@ def _problem(scene: Scene, record: RoundRecord, base: Base) -> str | None:
     evaluator = scene.pods.evaluator
     if scene.pods.evaluator_lost and evaluator and evaluator.exit:
         return f"the evaluator is lost: {evaluator.exit.reason}: {evaluator.exit.message}"
-    waited = scene.now - record.committed_at
-    if waited.total_seconds() >= scene.spec.evaluation.deadline_seconds:
+    if scene.now >= _time_limit(scene, record):
         return f"no evaluation within {scene.spec.evaluation.deadline_seconds} s"
     return None
+
+
+def _time_limit(scene: Scene, record: RoundRecord) -> datetime:
+    """When evaluation is given up: the clock runs while there is an evaluator, not while the job was interrupted."""
+    evaluator = scene.pods.evaluator
+    began = max(record.committed_at, evaluator.since) if evaluator else record.committed_at
+    return began + timedelta(seconds=scene.spec.evaluation.deadline_seconds)
 
 
 def _record(

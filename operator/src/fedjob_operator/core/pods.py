@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from fedjob_operator.api.v1alpha1 import EvaluationMode, FederatedJob, LayoutEntry
+from fedjob_operator.api.v1alpha1 import ClientGroup, EvaluationMode, FederatedJob, LayoutEntry
 from fedjob_operator.core.actions import Action, CreatePod, DeletePod, FetchInfo, ReadState
 from fedjob_operator.core.observed import Observed, PodPhase, PodRole, PodView
 
@@ -92,8 +92,19 @@ def release_pods(seen: Observed) -> tuple[Action, ...]:
 
 
 def client_indices(layout: tuple[LayoutEntry, ...]) -> range:
-    """All client indices of a job, in order; groups follow one another without a gap."""
+    """All client indices that are kept for a job, in order; groups follow one another without a gap."""
     return range(sum(entry.count for entry in layout))
+
+
+def declared_clients(job: FederatedJob) -> tuple[int, ...]:
+    """The client indices that a job has now, in order: of each group as many as it declares, of those kept for it."""
+    groups = {group.name: group for group in job.spec.client_groups}
+    return tuple(index for entry in job.status.layout for index in _declared(entry, groups[entry.group]))
+
+
+def _declared(entry: LayoutEntry, group: ClientGroup) -> range:
+    size = group.external.min_clients if group.external else group.replicas or 0
+    return range(entry.first, entry.first + min(entry.count, size))
 
 
 def group_of(layout: tuple[LayoutEntry, ...], index: int) -> str:
@@ -125,10 +136,10 @@ def _newest(seen: Observed) -> tuple[dict[Place, PodView], list[PodView]]:
 def _backoff_limits(job: FederatedJob) -> dict[Place, int | None]:
     """Every place that needs a pod, with the number of replacements that it may have; ``None`` is no limit."""
     limits: dict[Place, int | None] = {(PodRole.AGGREGATOR, 0): None}
-    of_group = {group.name: group.backoff_limit for group in job.spec.client_groups}
+    groups = {group.name: group for group in job.spec.client_groups}
     for entry in job.status.layout:
-        for index in range(entry.first, entry.first + entry.count):
-            limits[PodRole.CLIENT, index] = of_group[entry.group]
+        group = groups[entry.group]
+        limits.update(((PodRole.CLIENT, index), group.backoff_limit) for index in _declared(entry, group))
     if needs_evaluator(job):
         limits[PodRole.EVALUATOR, 0] = EVALUATOR_BACKOFF_LIMIT
     return limits

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from fedjob_operator.api.resolve import clients_per_round, min_clients, over_select
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.core.observed import PodPhase
-from fedjob_operator.core.pods import PodPlan, client_indices
+from fedjob_operator.core.pods import PodPlan, declared_clients
 from fedjob_operator.core.selection import select
 from fedjob_protocol.messages import FailedClient
 from fedjob_protocol.reasons import Reason
@@ -34,7 +34,7 @@ def may_start(job: FederatedJob, pods: PodPlan, now: datetime) -> tuple[bool, da
     A job starts when all its clients are ready, or when ``minClients`` are and ``joinWaitSeconds`` have passed since
     the first one was.
     """
-    declared = len(client_indices(job.status.layout))
+    declared = len(declared_clients(job))
     ready = [pods.clients[index].since for index in pods.ready]
     if len(ready) + len(pods.lost) >= declared and len(ready) >= min_clients(job.spec):
         return True, None
@@ -45,14 +45,15 @@ def may_start(job: FederatedJob, pods: PodPlan, now: datetime) -> tuple[bool, da
 
 
 def draw(job: FederatedJob, pods: PodPlan, *, round_number: int, redraw: int) -> tuple[int, ...]:
-    """Choose the participants of a round; of round 0 the ready client with the lowest index."""
+    """Choose the participants of a round; of round 0 the ready client with the lowest index, if there is one."""
+    candidates = [index for index in declared_clients(job) if index not in pods.lost]
     if round_number == 0:
-        return tuple(sorted(pods.ready)[:1])
+        return tuple((sorted(pods.ready) or candidates)[:1])
     return select(
         seed=job.spec.seed,
         round_number=round_number,
         redraw=redraw,
-        candidates=[index for index in client_indices(job.status.layout) if index not in pods.lost],
+        candidates=candidates,
         count=clients_per_round(job.spec) + over_select(job.spec),
     )
 
@@ -66,14 +67,14 @@ def retry_delay(failed_attempts: int, max_attempts: int) -> timedelta:
 def definitive_reason(failures: list[FailedClient], *, participants: int, needed: int) -> Reason | None:
     """The commonest definitive reason, if failures of that kind alone make ``needed`` reports impossible."""
     reasons = Counter(Reason(failure.reason) for failure in failures if failure.reason in DEFINITIVE)
-    if participants - reasons.total() >= needed:
+    if not reasons or participants - reasons.total() >= needed:
         return None
     return reasons.most_common(1)[0][0]
 
 
 def missing_clients(job: FederatedJob, pods: PodPlan) -> str:
     """Say which clients are not ready and why, at most three of them."""
-    absent = [index for index in client_indices(job.status.layout) if index not in pods.ready]
+    absent = [index for index in declared_clients(job) if index not in pods.ready]
     shown = [f"client {index}: {_why(pods, index)}" for index in absent[:3]]
     more = [f"and {len(absent) - 3} more"] if len(absent) > 3 else []
     return "; ".join(shown + more)

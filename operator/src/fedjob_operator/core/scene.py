@@ -9,9 +9,8 @@ from fedjob_operator.core.actions import Action
 from fedjob_operator.core.conditions import finish, set_condition
 from fedjob_operator.core.observed import Observed, PodPhase, PodView
 from fedjob_operator.core.pods import PodPlan
-from fedjob_protocol.messages import AggregatorState, CheckpointInfo, RoundView
+from fedjob_protocol.messages import AggregatorState, RoundView
 from fedjob_protocol.reasons import Reason
-from fedjob_protocol.round import DURABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +47,8 @@ class Scene:
 
     def committed(self) -> tuple[int, str | None]:
         """Number and digest of the last round that the aggregator committed; (-1, None) before round 0."""
-        state = self.state
-        found: CheckpointInfo | None = state.committed if state else None
-        number, digest = (found.round, found.digest) if found else (-1, None)
-        view = self.seen.round
-        if view and state and view.boot_id == state.boot_id and view.state in DURABLE and view.round > number:
-            digest = view.record.digest if view.record else None
-            number = view.round
-        return number, digest
+        found = self.state.committed if self.state else None
+        return (found.round, found.digest) if found else (-1, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +65,9 @@ class Step:
 
     def waking(self, at: datetime | None) -> Self:
         """Return the step with an earlier look, if this is earlier."""
-        times = [time for time in (self.wake_at, at) if time is not None]
-        return replace(self, wake_at=min(times, default=None))
+        if at is None or (self.wake_at is not None and self.wake_at <= at):
+            return self
+        return replace(self, wake_at=at)
 
 
 def failed(scene: Scene, status: FederatedJobStatus, reason: Reason, message: str) -> Step:

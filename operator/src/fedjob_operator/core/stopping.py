@@ -1,7 +1,13 @@
 """Which model is the best so far, and whether the job is done."""
 
+from collections.abc import Mapping
+
+from fedjob_operator.api.status import MAX_METRICS
 from fedjob_operator.api.v1alpha1 import BestModel, FederatedJobSpec, FederatedJobStatus, Objective, ObjectiveMode
 from fedjob_protocol.reasons import Reason
+
+MAX_METRIC_NAME = 64
+"""Longest name of a metric, in characters."""
 
 
 def is_due(spec: FederatedJobSpec, round_number: int) -> bool:
@@ -25,6 +31,17 @@ def improves(spec: FederatedJobSpec, status: FederatedJobStatus, metrics: dict[s
         return False
     min_delta = spec.stop.min_delta if spec.stop else 0.0
     return is_better(spec.objective, metrics[spec.objective.metric], status.best, min_delta=min_delta)
+
+
+def usable_metrics(spec: FederatedJobSpec, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics that a status can hold: at most `MAX_METRICS`, with names that are neither empty nor too long.
+
+    The names are a trainer's own words. The objective's metric is the last to be left out.
+    """
+    wanted = spec.objective.metric if spec.objective else None
+    names = sorted(metrics, key=lambda name: (name != wanted, name))
+    usable = [name for name in names if 1 <= len(name) <= MAX_METRIC_NAME]
+    return {name: metrics[name] for name in usable[:MAX_METRICS]}
 
 
 def verdict(spec: FederatedJobSpec, status: FederatedJobStatus) -> tuple[Reason, str] | None:

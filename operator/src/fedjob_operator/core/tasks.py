@@ -22,6 +22,9 @@ from fedjob_protocol.messages import (
 )
 from fedjob_protocol.routes import failure_path, model_path, update_path
 
+MAX_EXAMPLES = 2**53
+"""Most training examples that the protocol lets a client announce."""
+
 
 def client_name(job: FederatedJob, index: int) -> str:
     """Name of a client for people: its group and its index in the job."""
@@ -107,4 +110,6 @@ def _participant(scene: Scene, index: int) -> Participant:
     pod = scene.pods.clients.get(index)
     info = scene.seen.infos.get(pod.incarnation) if pod else None
     examples = info.examples if info and scene.job.status.model else None
-    return Participant(client=index, name=client_name(scene.job, index), max_examples=examples or None)
+    if examples is not None and not 1 <= examples <= MAX_EXAMPLES:
+        examples = None
+    return Participant(client=index, name=client_name(scene.job, index), max_examples=examples)

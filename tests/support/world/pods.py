@@ -1,0 +1,139 @@
+"""Pods of a simulated world: what there is, and what an operator that looks a moment later sees."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from fedjob_operator.core.actions import CreatePod, DeletePod
+from fedjob_operator.core.observed import Exit, PodPhase, PodRole, PodView
+from fedjob_protocol.reasons import Reason
+from tests.support.world.network import Network
+from tests.support.world.simulation import Simulation
+
+Place = tuple[PodRole, int, int]
+
+
+class Killable(Protocol):
+    """A running program."""
+
+    alive: bool
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+class SimulatedPods:
+    """Starts and ends programs.
+
+    Args:
+        simulation: Time.
+        network: Where ready programs answer.
+        begin: Makes the program of a pod.
+        changed: Called when what an operator sees has changed.
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        network: Network,
+        *,
+        begin: Callable[[PodRole, int], Killable],
+        changed: Callable[[], None],
+    ) -> None:
+        self._simulation = simulation
+        self._network = network
+        self._begin = begin
+        self._changed = changed
+        self._pods: dict[Place, PodView] = {}
+        self._programs: dict[str, Killable] = {}
+        self._visible: dict[Place, PodView] = {}
+        self._count = 0
+
+    def visible(self) -> tuple[PodView, ...]:
+        """What an operator sees: the truth of a moment ago."""
+        return tuple(self._visible.values())
+
+    def running(self, role: PodRole) -> list[PodView]:
+        """Ready pods of a role, in the order of their index."""
+        ready = [view for view in self._pods.values() if view.role is role and view.phase is PodPhase.READY]
+        return sorted(ready, key=lambda view: view.index)
+
+    def create(self, action: CreatePod) -> None:
+        """Create a pod unless it is there."""
+        place = (action.role, action.index, action.ordinal)
+        if place in self._pods:
+            return
+        self._count += 1
+        view = PodView(
+            role=action.role,
+            index=action.index,
+            ordinal=action.ordinal,
+            incarnation=f"{action.role}-{action.index}-{action.ordinal}-{self._count}",
+            phase=PodPhase.STARTING,
+            since=self._simulation.now,
+        )
+        self._show(place, view)
+        self._simulation.soon(lambda: self._become_ready(place, view.incarnation), most=2.0)
+
+    def _become_ready(self, place: Place, incarnation: str) -> None:
+        view = self._pods.get(place)
+        if view is None or view.incarnation != incarnation or view.phase is not PodPhase.STARTING:
+            return
+        program = self._begin(view.role, view.index)
+        self._programs[incarnation] = program
+        self._network.attach(incarnation, program)
+        ready = replace(view, phase=PodPhase.READY, since=self._simulation.now, url=f"http://{incarnation}")
+        self._show(place, ready)
+
+    def kill(self, view: PodView) -> None:
+        """A program ends by itself."""
+        place = (view.role, view.index, view.ordinal)
+        self._end(view.incarnation)
+        end = Exit(reason=Reason.CRASHED, message="killed by SIGKILL")
+        self._show(place, replace(view, phase=PodPhase.EXITED, since=self._simulation.now, url=None, exit=end))
+
+    def restart_in_place(self, view: PodView) -> None:
+        """A program ends and begins again under its address, and nobody notices."""
+        self._end(view.incarnation)
+        program = self._begin(view.role, view.index)
+        self._programs[view.incarnation] = program
+        self._network.attach(view.incarnation, program)
+
+    def delete(self, action: DeletePod) -> None:
+        """Delete this very pod."""
+        place = (action.role, action.index, action.ordinal)
+        view = self._pods.get(place)
+        if view is not None and view.incarnation == action.incarnation:
+            self._end(view.incarnation)
+            self._show(place, None)
+
+    def end_all(self) -> None:
+        """The machine that held them all is gone."""
+        for incarnation in list(self._programs):
+            self._end(incarnation)
+        self._pods.clear()
+        self._visible.clear()
+
+    def _end(self, incarnation: str) -> None:
+        program = self._programs.pop(incarnation, None)
+        self._network.detach(incarnation)
+        if program is not None:
+            program.kill()
+
+    def _show(self, place: Place, view: PodView | None) -> None:
+        """Change a pod; operators see it a moment later."""
+        if view is None:
+            self._pods.pop(place, None)
+        else:
+            self._pods[place] = view
+
+        def appear() -> None:
+            if self._pods.get(place) is not view:
+                return  # something newer is on its way, or all are gone
+            if view is None:
+                self._visible.pop(place, None)
+            else:
+                self._visible[place] = view
+            self._changed()
+
+        self._simulation.soon(appear)

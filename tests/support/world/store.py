@@ -1,0 +1,55 @@
+"""The resource in a simulated world: compare-and-set on its version."""
+
+from collections.abc import Callable
+
+from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
+from fedjob_operator.ports import StatusConflictError
+from tests.support.world.simulation import Faults
+
+
+class Store:
+    """Holds one job.
+
+    Args:
+        job: The job as somebody applied it.
+        faults: What goes wrong.
+        written: Told of every status that was written, and the one before.
+    """
+
+    def __init__(
+        self,
+        job: FederatedJob,
+        faults: Faults,
+        *,
+        written: Callable[[FederatedJobStatus, FederatedJobStatus], None],
+    ) -> None:
+        self._job = job
+        self._version = 1
+        self._faults = faults
+        self._written = written
+
+    @property
+    def status(self) -> FederatedJobStatus:
+        """The status as it is now."""
+        return self._job.status
+
+    def read(self) -> FederatedJob:
+        """The resource with its version."""
+        metadata = self._job.metadata.model_copy(update={"resource_version": str(self._version)})
+        return self._job.model_copy(update={"metadata": metadata})
+
+    def write(self, job: FederatedJob, status: FederatedJobStatus) -> FederatedJob:
+        """Replace the status of the version that was read.
+
+        Raises:
+            StatusConflictError: Somebody was faster.
+        """
+        if self._faults.strikes("status conflict"):
+            self._version += 1  # somebody put a label on it
+        if job.metadata.resource_version != str(self._version):
+            raise StatusConflictError("the version is another one")
+        before = self._job.status
+        self._version += 1
+        self._job = self._job.model_copy(update={"status": status})
+        self._written(before, status)
+        return self.read()

@@ -1,0 +1,236 @@
+"""A whole job in a simulated world."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from fedjob_aggregator.machine import step as real_step
+from fedjob_client.work import WorkId
+from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase
+from fedjob_operator.core.decide import decide
+from fedjob_operator.core.observed import PodRole
+from fedjob_protocol.messages import RoundRecord
+from tests.support.world.aggregator import Disk, Machine, SimulatedAggregator
+from tests.support.world.clients import Habits, SimulatedClient, SimulatedEvaluator
+from tests.support.world.driver import Decide, Driver
+from tests.support.world.invariants import Invariants
+from tests.support.world.network import Network
+from tests.support.world.pods import Killable, SimulatedPods
+from tests.support.world.simulation import Faults, Simulation, draw_faults, no_faults
+from tests.support.world.store import Store
+
+MAX_STEPS = 20_000
+"""Effects after which a job that is not finished never will be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One kind of job that schedules are drawn for."""
+
+    name: str
+    job: FederatedJob
+    num_clients: int
+    habits: Habits = field(default_factory=Habits)
+    spare: int = 0
+    """Clients that may be lost for good."""
+    reaches: frozenset[str] = frozenset()
+    """What schedules of this kind are for: what some of them have to see."""
+    is_fixed: bool = True
+    """Whether everybody who is selected reports in the end, so that every schedule ends with the same model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a schedule ended."""
+
+    status: FederatedJobStatus
+    records: tuple[RoundRecord, ...]
+    faults: tuple[str, ...]
+    finished: bool
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The digests of all models."""
+        return tuple(record.digest for record in self.records)
+
+    @property
+    def contributors(self) -> tuple[tuple[int, ...], ...]:
+        """Who is in each model."""
+        return tuple(tuple(item.client for item in record.contributors) for record in self.records)
+
+
+class World:
+    """One schedule of one job.
+
+    Args:
+        setting: The job.
+        seed: Everything that is drawn comes from it.
+        faults: Draws what goes wrong.
+        machine: The aggregator's rules; a test may break them.
+        decide_: The operator's; a test may break them.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        seed: int,
+        *,
+        faults: Callable[[Random], Faults] = draw_faults,
+        machine: Machine = real_step,
+        decide_: Decide = decide,
+    ) -> None:
+        self.simulation = Simulation(seed)
+        rng = self.simulation.rng
+        self.faults = faults(rng)
+        self.setting = setting
+        self.disk = Disk()
+        self.network = Network(self.simulation, self.faults)
+        self.invariants = Invariants(setting.job, num_clients=setting.num_clients)
+        self.store = Store(setting.job, self.faults, written=self.invariants.written)
+        self.pods = SimulatedPods(self.simulation, self.network, begin=self._begin, changed=self._pods_changed)
+        self._machine = machine
+        self._decide = decide_
+        self._drivers: list[Driver] = []
+        self._boots = 0
+        self._shares_machine = rng.random() < 0.5
+        """Whether all programs end with the operator, as in ``fedjob run``."""
+        self._finished = False
+
+    def run(self) -> Outcome:
+        """Let it happen."""
+        self._start_operator()
+        self._strike()
+        finished = self.simulation.run(until=self._is_over, steps=MAX_STEPS)
+        return Outcome(
+            status=self.store.status,
+            records=tuple(self.disk.records),
+            faults=tuple(self.faults.happened),
+            finished=finished,
+        )
+
+    def _is_over(self) -> bool:
+        return any(driver.finished and driver.alive for driver in self._drivers)
+
+    # Operators
+
+    def _start_operator(self) -> None:
+        driver = Driver(
+            self.simulation,
+            self.faults,
+            store=self.store,
+            pods=self.pods,
+            network=self.network,
+            invariants=self.invariants,
+            died=self._operator_died,
+            decide_=self._decide,
+        )
+        self._drivers.append(driver)
+
+    def _operator_died(self, driver: Driver) -> None:
+        self._drivers.remove(driver)
+        if self._shares_machine:
+            self.pods.end_all()
+        if not self._drivers:
+            self.simulation.soon(self._start_operator, most=30.0)
+
+    def _pods_changed(self) -> None:
+        for driver in self._drivers:
+            driver.wake()
+
+    # Programs
+
+    def _begin(self, role: PodRole, index: int) -> Killable:
+        self._boots += 1
+        match role:
+            case PodRole.AGGREGATOR:
+                return SimulatedAggregator(
+                    self.simulation,
+                    self.faults,
+                    self.disk,
+                    boot_id=f"boot-{self._boots}",
+                    committed=self._committed,
+                    machine=self._machine,
+                )
+            case PodRole.CLIENT:
+                return SimulatedClient(
+                    self.simulation,
+                    self.network,
+                    index=index,
+                    habits=self.setting.habits,
+                    trained=self._trained(f"boot-{self._boots}", index),
+                )
+            case PodRole.EVALUATOR:
+                return SimulatedEvaluator(self.simulation, self.setting.habits)
+
+    def _committed(self, record: RoundRecord) -> None:
+        self.faults.quiet_rounds -= 1
+        self.invariants.committed(record)
+
+    def _trained(self, boot: str, index: int) -> Callable[[WorkId], None]:
+        return lambda work: self.invariants.trained(boot, index, work.round)
+
+    # Fate
+
+    def _strike(self) -> None:
+        """Now and then, see whether something dies."""
+        if self.faults.budget > 0:
+            self._kill_programs()
+            self._double_operator()
+            self.simulation.later(self.simulation.rng.random(), self._strike)
+
+    def _kill_programs(self) -> None:
+        for view in self.pods.running(PodRole.AGGREGATOR):
+            if self.faults.strikes("aggregator killed"):
+                self.pods.kill(view)
+            elif self.faults.strikes("aggregator restarted in place"):
+                self.pods.restart_in_place(view)
+        limit = self.setting.job.spec.client_groups[0].backoff_limit
+        for view in self.pods.running(PodRole.CLIENT):
+            is_last = view.ordinal >= limit
+            if (not is_last or view.index < self.setting.spare) and self.faults.strikes("client killed"):
+                self.pods.kill(view)
+        for view in self.pods.running(PodRole.EVALUATOR):
+            if view.ordinal < 3 and self.faults.strikes("evaluator killed"):
+                self.pods.kill(view)
+
+    def _double_operator(self) -> None:
+        """A second operator takes over while the first has not noticed; it lives on for a while."""
+        if self._shares_machine or len(self._drivers) != 1 or not self.faults.strikes("operator doubled"):
+            return
+        zombie = self._drivers[0]
+        self._start_operator()
+        self.simulation.later(self.simulation.rng.random() * 20.0, zombie.kill)
+
+
+def undisturbed(setting: Setting) -> Outcome:
+    """The schedule in which nothing goes wrong."""
+    return World(setting, 0, faults=no_faults).run()
+
+
+def check(setting: Setting, seed: int, calm: Outcome, **rules: Any) -> Outcome:
+    """Run one schedule and check everything that has to hold at its end.
+
+    Args:
+        setting: The job.
+        seed: The schedule.
+        calm: What the undisturbed schedule led to.
+        rules: What `World` takes besides: other faults, broken rules.
+
+    Raises:
+        AssertionError: Something does not hold; the message names the schedule.
+    """
+    world = World(setting, seed, **rules)
+    title = f"{setting.name}, seed {seed}"
+    try:
+        outcome = world.run()
+    except Exception as error:
+        raise AssertionError(f"{title}: {type(error).__name__}: {error}; {world.faults.happened}") from error
+    story = f"{title}: {', '.join(outcome.faults)}: {outcome.status.phase}: {outcome.status.message}"
+    assert outcome.finished, f"never finished: {story}"
+    assert outcome.status.phase is Phase.COMPLETE, story
+    committed = [record.round for record in outcome.records]
+    assert committed == list(range(len(calm.records))), f"{committed} instead of {len(calm.records)} rounds: {story}"
+    if setting.is_fixed or outcome.contributors[1:] == calm.contributors[1:]:
+        assert outcome.chain == calm.chain, f"another model than undisturbed: {story}"
+    return outcome

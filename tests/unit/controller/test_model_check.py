@@ -1,0 +1,181 @@
+"""Model check: operator, aggregator and clients, with their real machines, under random faults.
+
+Each schedule draws from its seed what goes wrong and when: the operator is killed between any two effects, doubled (the
+old one goes on with what it knew), or loses a race for the status; the aggregator is killed or restarted in place and
+keeps only its disk; clients and evaluator are killed; calls are lost, doubled, delayed beyond their caller's patience,
+or lose their answer; the disk is full. `tests.support.world.invariants` looks at every step. A failure names its
+schedule; ``World(setting, seed).run()`` repeats it.
+
+FEDJOB_MODEL_CHECK_SCHEDULES sets how many schedules there are in all.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from random import Random
+from typing import Final
+
+import pytest
+
+from fedjob_aggregator.events import Claim, Event, LastRound, Open, State, Step
+from fedjob_aggregator.machine import step as real_step
+from fedjob_client.machine import Machine
+from fedjob_operator.core.decide import decide
+from fedjob_protocol.round import RoundState
+from tests.support.builders import JobBuilder, a_job
+from tests.support.world import clients
+from tests.support.world.clients import Habits
+from tests.support.world.simulation import Faults
+from tests.support.world.world import Outcome, Setting, check, undisturbed
+
+SCHEDULES: Final = int(os.environ.get("FEDJOB_MODEL_CHECK_SCHEDULES", "1001"))
+
+
+def unclaimed() -> JobBuilder:
+    return a_job().saying(term=0)
+
+
+def setting(name: str, job: JobBuilder, *, reaching: tuple[str, ...] = (), **fields) -> Setting:
+    built = job.build()
+    reaches = frozenset({"a new operator", "a new attempt", "a round of an earlier reign", *reaching})
+    num_clients = built.spec.client_groups[0].replicas
+    return Setting(name=name, job=built, num_clients=num_clients, reaches=reaches, **fields)
+
+
+SETTINGS: Final = (
+    setting("everybody takes part", unclaimed().clients(3)),
+    setting("two of five are selected", unclaimed().clients(5).policy(clientsPerRound=2)),
+    setting(
+        "evaluated, with patience",
+        unclaimed().clients(3).policy(clientsPerRound=2).evaluated().objective().having(stop={"patienceRounds": 9}),
+    ),
+    setting(
+        "evaluations are given up",
+        unclaimed().clients(2).evaluated(deadlineSeconds=1),
+        habits=Habits(evaluate_seconds=2.5),
+        reaching=("a round without evaluation",),
+    ),
+    setting(
+        "more are asked than needed",
+        unclaimed().clients(4).policy(clientsPerRound=2, overSelect=1, minReports=1),
+        is_fixed=False,
+    ),
+    setting(
+        "clients are lost for good",
+        unclaimed().clients(4, backoffLimit=0).policy(clientsPerRound=2, minReports=1),
+        spare=2,
+        reaching=("a lost client", "a failed client"),
+        is_fixed=False,
+    ),
+    setting(
+        "the deadline is short",
+        unclaimed().clients(3).policy(minReports=2, deadlineSeconds=5),
+        habits=Habits(train_seconds=5.5),
+        reaching=("a failed client", "a new choice"),
+        is_fixed=False,
+    ),
+    setting(
+        "one client is poisonous, one fails",
+        unclaimed().clients(4).policy(minReports=2),
+        habits=Habits(poisonous=frozenset({1}), failing=frozenset({2})),
+        reaching=("a failed client",),
+    ),
+)
+
+
+@pytest.mark.parametrize("which", SETTINGS, ids=lambda which: which.name)
+def test_whatever_goes_wrong_every_round_is_committed_once(which):
+    calm = undisturbed(which)
+    seen = set[str]()
+    for seed in range(-(-SCHEDULES // len(SETTINGS))):
+        seen |= {*seen_in(check(which, seed, calm))}
+    missed = which.reaches - seen
+    assert not missed, f"no schedule came to see: {', '.join(sorted(missed))}"
+
+
+def seen_in(outcome: Outcome) -> Iterator[str]:
+    """What a schedule came to see, so that a model check that never gets anywhere is noticed."""
+    records, rounds = outcome.records[1:], outcome.status.recent_rounds
+    if outcome.status.term > 1:
+        yield "a new operator"
+    if any(record.attempt > 1 for record in records):
+        yield "a new attempt"
+    if any(record.redraw > 0 for record in records):
+        yield "a new choice"
+    if outcome.status.clients.lost:
+        yield "a lost client"
+    if any(record.failed for record in records):
+        yield "a failed client"
+    if any(record.expects_evaluation and not record.metrics for record in records):
+        yield "a round without evaluation"
+    if any(record.term != outcome.status.term for record in records) and rounds:
+        yield "a round of an earlier reign"
+
+
+# The checks themselves are checked: with a broken rule, some schedule has to fail.
+
+
+def is_found(which: Setting, *, within: int, **rules) -> bool:
+    calm = undisturbed(which)
+    for seed in range(within):
+        try:
+            check(which, seed, calm, **rules)
+        except AssertionError:
+            return True
+    return False
+
+
+def without_compare_and_set(state: State, event: Event) -> Step:
+    """Believes whoever opens a round about what was committed before, instead of comparing it with what it holds."""
+    if isinstance(event, Claim):
+        return Step(state=replace(state, job_uid=event.job_uid))
+    if isinstance(event, Open) and event.spec.base and state.last and event.round <= state.committed:
+        believed = state.last.record.model_copy(
+            update={"round": event.spec.base.round, "digest": event.spec.base.digest}
+        )
+        state = replace(state, last=LastRound(record=believed, state=RoundState.EVALUATED), current=None)
+    return real_step(state, event)
+
+
+def test_an_aggregator_without_compare_and_set_is_found():
+    """A late copy of the request that opened a round meets the updates of those who were too slow for it."""
+    which = setting("stragglers", unclaimed().clients(4).policy(clientsPerRound=1, overSelect=3), is_fixed=False)
+
+    def late_copies(rng: Random) -> Faults:
+        return Faults(rng=rng, rates={"request duplicated": 0.5}, budget=50)
+
+    assert is_found(which, within=100, faults=late_copies, machine=without_compare_and_set)
+    assert not is_found(which, within=20, faults=late_copies)
+
+
+def test_an_operator_that_acts_before_its_intent_is_written_is_found():
+    def hasty(job, seen, now):
+        decision = decide(job, seen, now)
+        ahead = decide(job.model_copy(update={"status": decision.status}), seen, now)
+        return replace(decision, actions=ahead.actions)
+
+    assert is_found(SETTINGS[0], within=20, decide_=hasty)
+
+
+def test_an_operator_that_draws_again_after_a_restart_is_found():
+    def fickle(job, seen, now):
+        decision = decide(job, seen, now)
+        current = decision.status.current_round
+        if current is None or current.number == 0 or current.attempt == 1:
+            return decision
+        moved = current.model_copy(update={"selected": tuple((index + 1) % 5 for index in current.selected)})
+        return replace(decision, status=decision.status.model_copy(update={"current_round": moved}))
+
+    assert is_found(SETTINGS[1], within=100, decide_=fickle)
+
+
+def test_a_client_that_trains_again_for_every_task_is_found(monkeypatch):
+    real = clients.step
+
+    def forgetful(machine, event):
+        if isinstance(event, clients.Posted):
+            machine = Machine(client=machine.client, next_op=machine.next_op)
+        return real(machine, event)
+
+    monkeypatch.setattr(clients, "step", forgetful)
+    assert is_found(SETTINGS[0], within=100)
