@@ -11,13 +11,14 @@ A manifest names the class as ``trainer: my_package.client:MyTrainer``. A scikit
             self.data = context.load_data()
 
         def init(self, seed: int) -> Params:
-            return {"w": np.zeros((10, 64)), "b": np.zeros(10)}
+            return {"w": np.zeros((10, 64), np.float32), "b": np.zeros(10, np.float32)}
 
         def train(self, params: Params, config: TrainConfig) -> Update:
-            model = SGDClassifier(loss="log_loss", max_iter=config.epochs, tol=None, random_state=config.seed % 2**32)
-            train = self.data.train
-            model.fit(train.x, train.y, coef_init=params["w"], intercept_init=params["b"])
-            return Update(params={"w": model.coef_, "b": model.intercept_}, num_examples=len(train.y))
+            model = SGDClassifier(loss="log_loss", random_state=config.seed % 2**32)
+            model.coef_, model.intercept_ = params["w"], params["b"]
+            for _ in range(config.epochs):
+                model.partial_fit(self.data.train.x, self.data.train.y, classes=np.arange(10))
+            return Update(params={"w": model.coef_, "b": model.intercept_}, num_examples=len(self.data.train))
 
         def evaluate(self, params: Params, config: EvalConfig) -> Metrics:
             scores = self.data.test.x @ params["w"].T + params["b"]
