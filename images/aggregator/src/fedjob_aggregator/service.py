@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, assert_never
 
-from fedjob_aggregator.admission import Admission, admit, check_job
+from fedjob_aggregator.admission import Admission, admit
 from fedjob_aggregator.checkpoints import CheckpointStore
 from fedjob_aggregator.events import (
     Cancel,
@@ -40,7 +40,7 @@ from fedjob_aggregator.events import (
 )
 from fedjob_aggregator.machine import step
 from fedjob_aggregator.uploads import Incoming, RequestBody, UploadDesk, UploadRequest
-from fedjob_aggregator.views import committed_view, current_view, newest_view, restored
+from fedjob_aggregator.views import committed_view, current_view, overview, restored
 from fedjob_aggregator.writer import VerifiedUpload, Writer
 from fedjob_protocol.errors import Refusal, Word
 from fedjob_protocol.messages import (
@@ -51,10 +51,8 @@ from fedjob_protocol.messages import (
     RoundRecord,
     RoundSpec,
     RoundView,
-    TensorInfo,
 )
 from fedjob_protocol.round import RoundState
-from fedjob_protocol.version import PROTOCOL_VERSION, __version__
 
 LONGEST_WAIT_SECONDS: Final = 60.0
 MAX_DETAIL_CHARACTERS: Final = 1024
@@ -262,29 +260,15 @@ class Service:
 
     def overview(self) -> AggregatorState:
         """Everything about this aggregator."""
-        state, manifest, tensors = self._state, self.store.manifest, self.store.tensors
-        return AggregatorState(
-            protocol=PROTOCOL_VERSION,
-            version=__version__,
-            job_uid=state.job_uid,
-            term=state.term,
-            boot_id=state.boot_id,
+        manifest = self.store.manifest
+        return overview(
+            self._state,
             committed=manifest.committed,
             previous=manifest.previous,
             best=manifest.best,
-            tensors=None
-            if tensors is None
-            else [TensorInfo(name=spec.name, dtype=spec.dtype, shape=list(spec.shape)) for spec in tensors.tensors],
-            current=newest_view(state, time.monotonic()),
+            tensors=self.store.tensors,
+            now=time.monotonic(),
         )
-
-    def check_job(self, job_uid: str) -> None:
-        """Refuse another job.
-
-        Raises:
-            Refusal: ``wrong-job``.
-        """
-        check_job(self._state, job_uid)
 
     def stop(self) -> None:
         """End what is under way; nothing that is not durable yet will be."""

@@ -7,6 +7,7 @@ left when it is full: bytes that can be read again, once, by the thread that fol
 import tempfile
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import IO, Final, Protocol
 
@@ -19,6 +20,8 @@ DISK_BLOCK_BYTES: Final = 1 << 20
 READ_BLOCK_BYTES: Final = 1 << 20
 MINIMUM_BUDGET_BYTES: Final = 64 << 20
 """Budget while no model is known, and for small models: twenty tiny updates at once shall not go to disk."""
+MAPPED_AHEAD_BYTES: Final = 1 << 20
+"""From this size on memory is mapped before the first upload."""
 WORD_BYTES: Final = 8
 """Blocks are cut at multiples of this, so that no value lies across two."""
 
@@ -185,7 +188,8 @@ class DiskSink:
 class StagingArea:
     """Hands out sinks: in memory as long as the budget lasts, on disk beyond. Used on the event loop only.
 
-    One piece of memory is kept for the next upload, as mapping it afresh costs as much as receiving into it.
+    One piece of memory is mapped ahead and kept for the next upload, as the first touch of fresh memory costs as much
+    as receiving into it.
 
     Args:
         folder: Where files go; beside the checkpoints, so that there is room for a model.
@@ -198,11 +202,20 @@ class StagingArea:
         self._budget = MINIMUM_BUDGET_BYTES if budget_bytes is None else budget_bytes
         self._used = 0
         self._spare: memoryview | None = None
+        self._mapping: Future[memoryview] | None = None
 
-    def expect(self, update_bytes: int) -> None:
-        """The size of updates became known."""
+    def expect(self, update_bytes: int, workers: Executor) -> None:
+        """The size of updates became known: map memory for the first one.
+
+        Args:
+            update_bytes: Longest update.
+            workers: A thread to do it in.
+        """
         if self._fixed_budget is None:
             self._budget = max(MINIMUM_BUDGET_BYTES, update_bytes)
+        if MAPPED_AHEAD_BYTES <= update_bytes <= self._budget and not self._used:
+            self._spare = None
+            self._mapping = workers.submit(_mapped_memory, update_bytes)
 
     def open(self, total_bytes: int) -> MemorySink | DiskSink:
         """A sink for a body of this length.
@@ -210,9 +223,10 @@ class StagingArea:
         Raises:
             OSError: It does not fit into memory, and the file cannot be made.
         """
+        self._collect()
         if self._spare is not None and len(self._spare) >= total_bytes:
             memory, self._spare = self._spare, None
-        elif self._used + total_bytes <= self._budget:
+        elif self._mapping is None and self._used + total_bytes <= self._budget:
             self._spare = None
             memory = np.empty(total_bytes, dtype=np.uint8).data
         else:
@@ -225,6 +239,19 @@ class StagingArea:
         self._used -= len(memory)
         if self._spare is None or len(self._spare) < len(memory):
             self._spare = memory
+
+    def _collect(self) -> None:
+        """Take the memory that was mapped ahead; until it is there, it counts as used."""
+        if self._mapping is not None and self._mapping.done():
+            if not self._mapping.cancelled() and self._mapping.exception() is None:
+                self._spare = self._mapping.result()
+            self._mapping = None
+
+
+def _mapped_memory(total_bytes: int) -> memoryview:
+    memory = np.empty(total_bytes, dtype=np.uint8)
+    memory.fill(0)
+    return memory.data
 
 
 def read_blocks(file: IO[bytes], begin: int, end: int, block_bytes: int = READ_BLOCK_BYTES) -> Iterator[memoryview]:

@@ -108,7 +108,7 @@ class UploadDesk:
         """The model's tensors became known."""
         self._delta = tensors.as_delta()
         self._most_delta_bytes = LENGTH_BYTES + most_header_bytes(self._delta) + self._delta.total_bytes
-        self._area.expect(self._most_delta_bytes)
+        self._area.expect(self._most_delta_bytes, self._workers)
         self._kernels.prepare(self._delta.total_bytes)
 
     def stop_all(self, refusal: Refusal) -> None:

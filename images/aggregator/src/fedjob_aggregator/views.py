@@ -3,8 +3,10 @@
 from datetime import datetime
 
 from fedjob_aggregator.events import Attempt, LastRound, State
-from fedjob_protocol.messages import RoundRecord, RoundView
+from fedjob_protocol.messages import AggregatorState, CheckpointInfo, RoundRecord, RoundView, TensorInfo
 from fedjob_protocol.round import RoundState
+from fedjob_protocol.version import PROTOCOL_VERSION, __version__
+from fedjob_protocol.weights import Manifest
 
 
 def current_view(state: State, attempt: Attempt, now: float) -> RoundView:
@@ -45,13 +47,45 @@ def committed_view(boot_id: str, record: RoundRecord, round_state: RoundState) -
     )
 
 
-def newest_view(state: State, now: float) -> RoundView | None:
-    """The round that was opened or committed last."""
+def overview(
+    state: State,
+    *,
+    committed: CheckpointInfo | None,
+    previous: CheckpointInfo | None,
+    best: CheckpointInfo | None,
+    tensors: Manifest | None,
+    now: float,
+) -> AggregatorState:
+    """Everything about an aggregator.
+
+    Args:
+        state: The machine's.
+        committed: The last committed model; ``None`` before round 0.
+        previous: The one before, if it is kept.
+        best: The best, if one was marked.
+        tensors: Of the model; ``None`` before round 0.
+        now: Monotonic seconds.
+    """
+    current = None
     if state.current is not None:
-        return current_view(state, state.current, now)
-    if state.last is not None:
-        return committed_view(state.boot_id, state.last.record, state.last.state)
-    return None
+        current = current_view(state, state.current, now)
+    elif state.last is not None:
+        current = committed_view(state.boot_id, state.last.record, state.last.state)
+    shapes = None
+    if tensors is not None:
+        shapes = [TensorInfo(name=spec.name, dtype=spec.dtype, shape=list(spec.shape)) for spec in tensors.tensors]
+    return AggregatorState(
+        protocol=PROTOCOL_VERSION,
+        version=__version__,
+        job_uid=state.job_uid,
+        term=state.term,
+        boot_id=state.boot_id,
+        committed=committed,
+        previous=previous,
+        best=best,
+        tensors=shapes,
+        current=current,
+    )
 
 
 def make_record(
