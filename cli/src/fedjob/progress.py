@@ -8,6 +8,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase, RecentRound
+from fedjob_operator.core.phases import TERMINAL
+from fedjob_protocol.reasons import Reason
+
+
+EXPECTED = (None, Reason.ACCEPTED, Reason.ROUND_IN_PROGRESS, Reason.PROVISIONING)
+"""Reasons that need no explanation while a job goes on."""
 
 
 class Display(Protocol):
@@ -51,8 +57,8 @@ def notices(job: FederatedJob, before: FederatedJobStatus) -> list[str]:
     """What people should know of a change besides committed rounds: phases, and why the job waits."""
     status = job.status
     lines = []
-    explained = status.phase in (Phase.STARTING, Phase.WAITING_FOR_CLIENTS) or not _runs_smoothly(status)
-    if (status.phase, status.reason) != (before.phase, before.reason) and explained:
+    changed = (status.phase, status.reason) != (before.phase, before.reason)
+    if changed and status.phase not in TERMINAL and status.reason not in EXPECTED:
         lines.append(f"{status.phase}: {status.reason}: {status.message}")
     gone = sorted(set(status.clients.lost_indices) - set(before.clients.lost_indices))
     lines += [f"client {index} is lost" for index in gone]
@@ -65,18 +71,6 @@ def notices(job: FederatedJob, before: FederatedJobStatus) -> list[str]:
 def committed_rows(job: FederatedJob, before: FederatedJobStatus) -> list[RecentRound]:
     """Rounds that the new status has and the old one had not."""
     return [row for row in job.status.recent_rounds if row.number > before.rounds.committed]
-
-
-def _runs_smoothly(status: FederatedJobStatus) -> bool:
-    return (
-        status.phase in (Phase.RUNNING, Phase.COMPLETE, Phase.FAILED, Phase.PENDING)
-        and status.reason
-        in (
-            None,
-            "RoundInProgress",
-            "Provisioning",
-        )
-    ) or status.phase in (Phase.COMPLETE, Phase.FAILED)
 
 
 class Lines:
