@@ -35,20 +35,15 @@ def lab() -> Iterator[dict[str, str]]:
     """A running lab: which port of the page is which here."""
     *clients, aggregator = free_ports()
     arguments = ["--client-port", str(clients[0]), "--aggregator-port", str(aggregator)]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [FEDJOB, "lab", *arguments], env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("Ctrl-C"):
-                break
-        else:
-            raise AssertionError(f"the lab ended with exit code {process.wait()}")
-        yield dict(zip(map(str, (*CLIENTS, AGGREGATOR)), map(str, (*clients, aggregator)), strict=True))
-    finally:
-        process.terminate()
+    ) as process:
         try:
+            assert process.stdout is not None
+            if not any(line.startswith("Ctrl-C") for line in process.stdout):
+                raise AssertionError(f"the lab ended with exit code {process.wait()}")
+            yield dict(zip(map(str, (*CLIENTS, AGGREGATOR)), map(str, (*clients, aggregator)), strict=True))
+            process.terminate()
             assert process.wait(DEATH_SECONDS) == 0
         finally:
             process.kill()

@@ -17,6 +17,8 @@ ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = {name for line in re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE) for name in line.split()}
 
+SOURCES = ("protocol", "operator", "images", "cli", "docs", "examples", "tests", "bench")
+
 GOING_WELL = {
     Reason.ACCEPTED,
     Reason.STARTING,
@@ -77,6 +79,13 @@ def test_shell_blocks_are_valid_bash(page):
     for block in [*blocks(page, "sh"), *blocks(page, "bash")]:
         checked = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
         assert checked.returncode == 0, f"{checked.stderr}\n{block}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=name)
+def test_named_source_files_exist(page):
+    named = re.findall(r"`((?:[\w.-]+/)*[\w-]+\.py)`", page.read_text(encoding="utf-8"))
+    sources = [f"/{name(path)}" for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
+    assert [file for file in named if not any(source.endswith(f"/{file}") for source in sources)] == []
 
 
 def test_manifests_in_the_documentation_are_valid(tmp_path):
