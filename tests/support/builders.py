@@ -262,23 +262,24 @@ class SeenBuilder:
         )
         return replace(self, observed=replace(self.observed, pods=(*others, view)))
 
-    def aggregator(self, *, committed: int = -1, boot: str = BOOT, term: int = 0, **fields: Any) -> Self:
+    def aggregator(
+        self, *, committed: int = -1, digest: str | None = None, boot: str = BOOT, term: int = 0, **fields: Any
+    ) -> Self:
         """A ready aggregator whose state was read."""
-        checkpoint = (
-            CheckpointInfo(round=committed, digest=chain_digest(committed), parent=None, bytes=1000)
-            if committed >= 0
-            else None
-        )
+        known = digest or chain_digest(committed)
+        checkpoint = CheckpointInfo(round=committed, digest=known, parent=None, bytes=1000) if committed >= 0 else None
         values: dict[str, Any] = {"job_uid": None if committed < 0 else UID, **fields}
         state = AggregatorState(protocol=1, version="0", term=term, boot_id=boot, committed=checkpoint, **values)
         ready = self.pod(pod(PodRole.AGGREGATOR))
         return replace(ready, observed=replace(ready.observed, state=state))
 
-    def ready(self, *indices: int, since: datetime = EPOCH, examples: int | None = 100) -> Self:
+    def ready(self, *indices: int, ordinal: int = 0, since: datetime = EPOCH, examples: int | None = 100) -> Self:
         """Clients that are ready and said what they hold."""
         builder = self
         for index in indices:
-            builder = builder._introduced(pod(PodRole.CLIENT, index, since=since), info(index, examples=examples))
+            builder = builder._introduced(
+                pod(PodRole.CLIENT, index, ordinal=ordinal, since=since), info(index, examples=examples)
+            )
         return builder
 
     def evaluator(self) -> Self:
@@ -332,7 +333,7 @@ class SeenBuilder:
         reports = sorted(reported)
         values: dict[str, Any] = {"term": 1, "attempt": 1, "boot_id": BOOT, "record": None, **fields}
         if state in DURABLE and values["record"] is None:
-            values["record"] = record(number, *reports)
+            values["record"] = record(number, *reports, expects_evaluation=state is AggregatorRound.COMMITTED)
         view = RoundView(round=number, state=state, reported=reports, failed=list(failed), storage=storage, **values)
         observed = replace(self.observed, round=view)
         if view.record and observed.state:

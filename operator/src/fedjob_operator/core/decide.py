@@ -26,7 +26,7 @@ from fedjob_operator.core.rounds import drive, intend
 from fedjob_operator.core.scene import Scene, Step, failed
 from fedjob_operator.core.stopping import verdict
 from fedjob_operator.core.tasks import training_config
-from fedjob_protocol.messages import AggregatorState
+from fedjob_protocol.messages import AggregatorState, OptimizerConfig
 from fedjob_protocol.reasons import Reason
 
 
@@ -83,7 +83,8 @@ def _accept(job: FederatedJob, now: datetime) -> Step:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        message = f"spec.training.{where}: {first['msg']}"
+        section = "spec.training.optimizer" if error.title == OptimizerConfig.__name__ else "spec.training"
+        message = f"{section}.{where}: {first['msg']}"
         return Step(status=finish(status, failed=True, reason=Reason.INVALID_SPEC, message=message, now=now))
     desired = num_clients(job.spec)
     status = status.model_copy(
