@@ -152,12 +152,9 @@ class FakeAggregator:
 
     async def get_model(self, request: web.Request) -> web.StreamResponse:
         self.fetches += 1
-        try:
-            if self.on_fetch:
-                return await self.on_fetch.popleft()(request)
-            return web.Response(body=self.model)
-        finally:
-            await self.note()
+        behaviour = self.on_fetch.popleft() if self.on_fetch else None
+        await self.note()
+        return web.Response(body=self.model) if behaviour is None else await behaviour(request)
 
     async def put_update(self, request: web.Request) -> web.StreamResponse:
         if self.on_upload:

@@ -40,6 +40,25 @@ async def test_sigterm_ends_a_client_in_the_middle_of_a_deaf_training(tmp_path: 
         assert time.monotonic() - began < 2
 
 
+async def test_whoever_waits_for_an_answer_gets_one_when_the_client_stops(tmp_path: Path):
+    async def never(_request: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    with a_client(tmp_path, a_config(role="Evaluator")) as client:
+        async with an_aggregator() as aggregator, an_api(client.url) as api:
+            aggregator.on_fetch.append(never)
+            base = {"round": 1, "digest": aggregator.digest}
+            task = {"jobUid": "job-1", "base": base, "modelUrl": f"{aggregator.url}/model"}
+            waiting = asyncio.create_task(api.call("POST", "/v1/evaluate?wait=30", task))
+            await aggregator.until(lambda: not aggregator.on_fetch)
+            client.process.send_signal(signal.SIGTERM)
+            status, view = await asyncio.wait_for(waiting, 5)
+            code = await asyncio.to_thread(client.process.wait, 5)
+    assert (status, view["state"], code) == (200, "Running", 0)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
 PARENT = """
 import subprocess, sys
 child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

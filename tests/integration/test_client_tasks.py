@@ -263,6 +263,22 @@ async def test_a_large_update_asks_first_and_goes_in_blocks(client, term):
     assert (upload.arrays()["w"] == 1).all()
 
 
+async def test_a_server_that_does_not_know_expect_gets_the_update_all_the_same(client, term):
+    number = next(rounds)
+
+    async def say_nothing(request: web.Request) -> web.StreamResponse | None:
+        return None
+
+    async with an_aggregator() as aggregator, an_api(client.url) as api:
+        aggregator.serve(w=np.ones(700_000, dtype=np.float32))
+        aggregator.on_expect.append(say_nothing)
+        await api.train(number, aggregator.task(number, aggregator.destination(term=term)))
+        view = await api.until(number, "Reported", "Failed")
+    assert view["state"] == "Reported"
+    assert view["transfersRepeated"] == 0
+    assert len(aggregator.uploads) == 1
+
+
 async def test_a_model_that_is_too_large_is_not_read(client, term):
     number = next(rounds)
     async with an_aggregator() as aggregator, an_api(client.url) as api:

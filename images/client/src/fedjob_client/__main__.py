@@ -89,9 +89,9 @@ def _run(settings: Settings) -> NoReturn:
         if error.__cause__ is not None:
             _log.info("where it comes from:", exc_info=error.__cause__)
         _die(error, EXIT_FATAL)
-    serve(settings, loaded, listening)
+    has_served = serve(settings, loaded, listening)
     # A training may still be running: its thread is a daemon, and nobody waits for it.
-    exit_now(0)
+    exit_now(0 if has_served else EXIT_FATAL)
 
 
 def _die(error: ClientError, code: int) -> NoReturn:

@@ -58,8 +58,9 @@ def _body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
 
 
 @router.get(routes.HEALTH_PATH)
-async def health(request: Request) -> dict[str, Any]:
+def health(request: Request) -> dict[str, Any]:
     """Whether the program is alive, and what it is."""
+    # No coroutine, so that it runs in a thread: the first question to a GPU's driver takes a moment.
     service = service_of(request)
     config = service.loaded.config if service.loaded is not None else None
     return {
@@ -169,6 +170,8 @@ async def _predict_for_job(service: Service, loaded: Loaded, order: PredictReque
             outputs, labels = await service.worker.run(work)
     except TimeoutError:
         raise Refusal(Word.UNAVAILABLE, "this client is training; ask again when it is done") from None
+    except Refusal:
+        raise
     except ClientError as error:
         raise Refusal(Word.BAD_REQUEST, str(error)) from error
     except Exception as error:

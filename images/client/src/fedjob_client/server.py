@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
+from fastapi import FastAPI
 from typing_extensions import override
 
 from fedjob_client.app import create_app
@@ -28,13 +29,15 @@ class Server(uvicorn.Server):
     """uvicorn that announces its address once it serves, and ends with success when it is told to stop.
 
     Args:
+        app: The application.
         config: uvicorn's settings.
         listening: The socket that is served.
         boot_id: Identity of this run of the program.
     """
 
-    def __init__(self, config: uvicorn.Config, listening: socket.socket, boot_id: str) -> None:
+    def __init__(self, app: FastAPI, config: uvicorn.Config, listening: socket.socket, boot_id: str) -> None:
         super().__init__(config)
+        self._app = app
         self._listening = listening
         self._boot_id = boot_id
 
@@ -48,6 +51,13 @@ class Server(uvicorn.Server):
             announce(PROGRAM, url, self._boot_id)
 
     @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what would keep answers waiting, then the answers, then the application."""
+        if self.started:
+            await self._app.state.service.close()
+        await super().shutdown(sockets)
+
+    @override
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals end the program cleanly: uvicorn's own would raise them again."""
@@ -58,11 +68,16 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(settings: Settings, loaded: Loaded | None, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT."""
+def serve(settings: Settings, loaded: Loaded | None, listening: socket.socket) -> bool:
+    """Serve until SIGTERM or SIGINT.
+
+    Returns:
+        Whether it ever served.
+    """
     boot_id = uuid.uuid4().hex
+    app = create_app(settings, loaded, boot_id=boot_id)
     config = uvicorn.Config(
-        create_app(settings, loaded, boot_id=boot_id),
+        app,
         http="httptools",
         loop="auto",
         lifespan="on",
@@ -72,4 +87,6 @@ def serve(settings: Settings, loaded: Loaded | None, listening: socket.socket) -
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    Server(config, listening, boot_id).run(sockets=[listening])
+    server = Server(app, config, listening, boot_id)
+    server.run(sockets=[listening])
+    return server.started

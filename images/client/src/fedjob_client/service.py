@@ -103,8 +103,9 @@ class Service:
             self.evaluations = Evaluations(trainer=trainer, worker=self.worker, models=self.models)
 
     async def close(self) -> None:
-        """Stop tasks and evaluations."""
+        """Stop tasks and evaluations, and let go whoever waits for a result; may be called twice."""
         if self.tasks is not None:
             await self.tasks.close()
         if self.evaluations is not None:
             await self.evaluations.close()
+        self.worker.stop_waiting()

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
@@ -97,21 +98,23 @@ def tell_identity(environment: MutableMapping[str, str], config: ClientConfig) -
 def _own_cache_folder(environment: Mapping[str, str]) -> Path:
     """A folder for compiled kernels that this user alone can write: what is in it is executed."""
     base = environment.get("XDG_CACHE_HOME") or (environment.get("HOME") and f"{environment['HOME']}/.cache")
-    if base:
-        folder = Path(base) / "fedjob" / "numba"
+    user = os.getuid() if sys.platform != "win32" else "user"
+    folders = [Path(base) / "fedjob" / "numba"] if base else []
+    for folder in (*folders, Path(tempfile.gettempdir()) / f"fedjob-numba-{user}"):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError:
-            pass  # a read-only or missing home, as in a restricted pod
-        else:
-            if _is_ours(folder):
-                return folder
+            continue  # a read-only or missing home, as in a restricted pod
+        if _is_ours(folder):
+            return folder
     return Path(tempfile.mkdtemp(prefix="fedjob-numba-"))
 
 
 def _is_ours(folder: Path) -> bool:
-    if os.name != "posix":
-        return os.access(folder, os.W_OK)
-    status = folder.stat()
+    if not os.access(folder, os.W_OK):
+        return False
+    if sys.platform == "win32":
+        return True
+    status = folder.lstat()
     others = stat.S_IWGRP | stat.S_IWOTH
-    return status.st_uid == os.getuid() and not status.st_mode & others and os.access(folder, os.W_OK)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & others

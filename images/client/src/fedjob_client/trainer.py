@@ -158,7 +158,10 @@ class Trainer(Protocol):
         ...
 
     def predict(self, params: Params, inputs: Array) -> Array:
-        """Return one output per row of ``inputs``: values, or class probabilities as a matrix."""
+        """Return one output per row of ``inputs``: values, or class probabilities as a matrix.
+
+        ``params`` is read-only.
+        """
         ...
 
 

@@ -100,7 +100,8 @@ def initial(trainer: Trainer, given: LoadedModel | None, task: InitTask) -> Parc
     """
     began = time.perf_counter()
     made = trainer.init(task.seed) if given is None else given.params
-    params = checked_params(made, what="init" if given is None else "the model file")
+    checked = checked_params(made, what="init" if given is None else "the model file")
+    params = {name: np.array(array) for name, array in checked.items()}  # the trainer may use its arrays again
     seconds = time.perf_counter() - began
     return Parcel(body=body_of(params), examples=announced_examples(trainer) or 1, train_seconds=seconds)
 

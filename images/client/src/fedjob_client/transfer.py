@@ -6,9 +6,9 @@ are read, and believed only when their digest is right.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -28,8 +28,10 @@ from fedjob_protocol.reasons import Reason
 
 EXPECT_BYTES: Final = 1 << 20
 """Larger updates ask before they are sent (``Expect: 100-continue``), so that a refused one costs nothing."""
-EXPECT_SECONDS: Final = 5.0
-"""A server that has not answered ``Expect`` by then is taken for one that does not know it."""
+EXPECT_SECONDS: Final = 1.0
+"""A server that has not answered ``Expect`` by then may not know it, or be busy: the update is sent all the same."""
+ANSWER_SECONDS: Final = 300.0
+"""How long the answer to an update may take once all of it is sent: it is verified and folded, but not committed."""
 ONE_PIECE_BYTES: Final = 64 << 10
 """Smaller updates are sent in one piece with their headers."""
 CONNECT_SECONDS: Final = 5.0
@@ -79,7 +81,6 @@ class Transfer:
     def __init__(self, session: aiohttp.ClientSession, *, job_uid: str) -> None:
         self._session = session
         self._job_uid = job_uid
-        self._servers_know_expect = True
 
     async def fetch(self, model: ModelSource, *, seconds: float) -> bytearray:
         """Get a model's file into memory.
@@ -127,22 +128,20 @@ class Transfer:
             routes.METRICS_HEADER: metrics_header(parcel.metrics),
             routes.SECONDS_HEADER: f"{parcel.train_seconds:.6f}",
         }
-        seconds = max(seconds, SHORTEST_TRY_SECONDS)
-        body, blocks = parcel.body, _Blocks(parcel.body)
-        asks = body.size > EXPECT_BYTES and self._servers_know_expect
-        data = blocks if body.size > ONE_PIECE_BYTES else b"".join(body.blocks)
+        body = parcel.body
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
         try:
-            async with (
-                _asking(blocks, seconds) if asks else asyncio.timeout(seconds),
-                self._session.put(
-                    target.upload_url, data=data, headers=headers, expect100=asks, timeout=_timeout()
-                ) as response,
-            ):
-                if not response.ok:
-                    raise await _refusal(response)
+            async with asyncio.timeout(max(seconds, SHORTEST_TRY_SECONDS)) as limit:
+                data = (
+                    b"".join(body.blocks) if body.size <= ONE_PIECE_BYTES else _Blocks(body, partial(_shorten, limit))
+                )
+                asks = body.size > EXPECT_BYTES
+                async with self._session.put(
+                    target.upload_url, data=data, headers=headers, expect100=asks, timeout=timeout
+                ) as response:
+                    if not response.ok:
+                        raise await _refusal(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            if asks and isinstance(error, TimeoutError) and not blocks.started.is_set():
-                self._servers_know_expect = False
             raise _broken(target.upload_url, error) from error
 
     async def report_failure(self, target: Target, reason: Reason, message: str, *, seconds: float) -> None:
@@ -197,6 +196,7 @@ def open_session(token: str | None) -> aiohttp.ClientSession:
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         connector=aiohttp.TCPConnector(limit=8),
+        request_class=_Request,
     )
 
 
@@ -213,16 +213,35 @@ def metrics_header(metrics: Mapping[str, float]) -> str:
     return text
 
 
+class _Request(aiohttp.ClientRequest):
+    """A request that does not wait for ever to be told to go on (RFC 9110, section 10.1.1)."""
+
+    @override
+    def update_expect_continue(self, expect: bool = False) -> None:
+        super().update_expect_continue(expect)
+        if self._continue is not None:
+            self.loop.call_later(EXPECT_SECONDS, _go_on, self._continue)
+
+
+def _go_on(permission: asyncio.Future[bool]) -> None:
+    if not permission.done():
+        permission.set_result(True)
+
+
 class _Blocks(Payload):
-    """A body that is sent block by block from where it is, and can be sent again."""
+    """A body that is sent block by block from where it is, and can be sent again.
+
+    Args:
+        body: What to send.
+        on_sent: Called once all of it was handed to the operating system.
+    """
 
     _autoclose = True
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, on_sent: Callable[[], None]) -> None:
         super().__init__(body.blocks, content_type=routes.SAFETENSORS_MEDIA_TYPE)
         self._size = body.size
-        self.started = asyncio.Event()
-        """Set once the server lets the body be sent."""
+        self._on_sent = on_sent
 
     @override
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -230,26 +249,9 @@ class _Blocks(Payload):
 
     @override
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self.started.set()
         for block in self._value:
             await writer.write(block)
-
-
-@asynccontextmanager
-async def _asking(blocks: _Blocks, seconds: float) -> AsyncIterator[None]:
-    """A time limit that is short until the server lets the body be sent."""
-    end = asyncio.get_running_loop().time() + seconds
-
-    async def extend(limit: asyncio.Timeout) -> None:
-        await blocks.started.wait()
-        limit.reschedule(end)
-
-    async with asyncio.timeout(min(EXPECT_SECONDS, seconds)) as limit:
-        extension = asyncio.create_task(extend(limit))
-        try:
-            yield
-        finally:
-            extension.cancel()
+        self._on_sent()
 
 
 async def _read_model(response: aiohttp.ClientResponse, model: ModelSource) -> tuple[bytearray, str]:
@@ -290,6 +292,14 @@ async def _refusal(response: aiohttp.ClientResponse) -> TransferError:
     except ValueError:  # a newer server knows more words
         retryable = by_status
     return TransferError(problem.detail, retryable=retryable, word=problem.word)
+
+
+def _shorten(limit: asyncio.Timeout) -> None:
+    """An update was sent: from now on its answer is waited for, not its way."""
+    end = asyncio.get_running_loop().time() + ANSWER_SECONDS
+    when = limit.when()
+    if when is not None and when > end:
+        limit.reschedule(end)
 
 
 def _broken(url: str, error: Exception) -> TransferError:

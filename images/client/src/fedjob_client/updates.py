@@ -52,7 +52,7 @@ def checked_params(value: Any, *, what: str = "init") -> Params:
         what: The method, for messages.
 
     Returns:
-        The same arrays, contiguous.
+        The same arrays, contiguous; not copies.
 
     Raises:
         TrainerError: It is no dict of finite float32 and float64 arrays.
@@ -164,9 +164,9 @@ def _check_names(arrays: Params, base: Params) -> None:
 
 def _delta(array: Array, base: Array | None, name: str) -> Array:
     with np.errstate(over="ignore"):
-        difference = array if base is None else array - base
-        delta = np.ascontiguousarray(difference, dtype=np.float32).reshape(array.shape)
-    if delta is not array and not np.isfinite(delta).all():
+        # A copy in any case: the trainer may use its array again.
+        delta = np.array(array if base is None else array - base, dtype=np.float32)
+    if not np.isfinite(delta).all():
         raise NonFiniteError(f"train moved {name!r} by more than a float32 can hold; a lower learningRate often helps")
     return delta
 

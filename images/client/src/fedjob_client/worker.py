@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from fedjob_protocol.errors import Refusal, Word
+
 Result = TypeVar("Result")
 
 
@@ -15,19 +17,32 @@ class Worker:
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._waiting: set[asyncio.Future[Any]] = set()
 
     async def run(self, function: Callable[[], Result]) -> Result:
         """Return what a function returns, or raise what it raises.
 
         A function that waits in the queue when its caller is cancelled is never called; one that runs goes on, and its
         result is dropped.
+
+        Raises:
+            Refusal: ``unavailable``: the process ends.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._jobs.put((future, function))
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="worker", daemon=True)
             self._thread.start()
-        return await future
+        self._waiting.add(future)
+        try:
+            return await future
+        finally:
+            self._waiting.discard(future)
+
+    def stop_waiting(self) -> None:
+        """Let everybody who waits for a result go: the process ends, and a function may run much longer."""
+        for future in self._waiting:
+            _settle(future, None, Refusal(Word.UNAVAILABLE, "this client is stopping"))
 
     def _serve(self) -> None:
         while True:
