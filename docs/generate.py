@@ -12,7 +12,7 @@ from typing import Final
 
 from generator.commands import command_line
 from generator.machines import state_machine
-from generator.openapi import client_api
+from generator.openapi import aggregator_api, client_api
 from generator.resource import federated_job
 from generator.words import errors, reasons
 
@@ -21,6 +21,7 @@ DOCS: Final = Path(__file__).resolve().parent
 PAGES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
     {
         "state-machine.md": state_machine,
+        "reference/aggregator.openapi.json": aggregator_api,
         "reference/client.openapi.json": client_api,
         "reference/cli.md": command_line,
         "reference/errors.md": errors,

@@ -1,10 +1,13 @@
-"""The command line's own help, as a page."""
+"""The commands' own help, as a page."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import click
 
 from fedjob.__main__ import cli
+from fedjob_aggregator.__main__ import main as aggregator
+from fedjob_client.__main__ import main as client
 from generator.markdown import fence, page
 
 WIDTH = 100
@@ -13,19 +16,22 @@ WIDTH = 100
 
 def command_line() -> str:
     """The page of all commands."""
-    blocks = [block for path, command in _walk("fedjob", cli) for block in (f"## {path}", _help(path, command))]
+    programs = {"fedjob": cli, "fedjob-client": client, "fedjob-aggregator": aggregator}
+    contexts = chain.from_iterable(_walk(command, name, None) for name, command in programs.items())
+    blocks = [block for context in contexts for block in (f"## {context.command_path}", _help(context))]
     return page("Command line", "What each command prints with `--help`.", *blocks)
 
 
-def _walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-    yield path, command
-    if isinstance(command, click.Group):
-        for name, below in command.commands.items():
-            yield from _walk(f"{path} {name}", below)
-
-
-def _help(path: str, command: click.Command) -> str:
+def _walk(command: click.Command, name: str, parent: click.Context | None) -> Iterator[click.Context]:
+    """The command, and those below it, each in a context like that of a call."""
     context = click.Context(
-        command, info_name=path, terminal_width=WIDTH, max_content_width=WIDTH, **cli.context_settings
+        command, parent, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH, **command.context_settings
     )
-    return fence("text", command.get_help(context))
+    yield context
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            yield from _walk(below, below.name or "", context)
+
+
+def _help(context: click.Context) -> str:
+    return fence("text", context.command.get_help(context))

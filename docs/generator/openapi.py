@@ -1,11 +1,29 @@
 """The OpenAPI documents of both programs, as the programs themselves serve them at ``/openapi.json``."""
 
 import json
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
 
 from fastapi import FastAPI
 
+from fedjob_aggregator.app import create_app as create_aggregator
+from fedjob_aggregator.app import create_service
+from fedjob_aggregator.settings import Settings as AggregatorSettings
 from fedjob_client.app import create_app as create_client
 from fedjob_client.settings import Settings as ClientSettings
+
+
+def aggregator_api() -> str:
+    """The aggregator's document."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = AggregatorSettings(folder=Path(folder))
+        service = create_service(settings, boot_id="documentation", wall_clock=lambda: datetime.min.replace(tzinfo=UTC))
+        try:
+            return _document(create_aggregator(settings, service))
+        finally:
+            service.stop()
+            service.store.close()
 
 
 def client_api() -> str:

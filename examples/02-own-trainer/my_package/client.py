@@ -14,11 +14,10 @@ class MyTrainer:
 
     def init(self, seed: int) -> Params:  # noqa: ARG002 - a convex problem can begin anywhere
         """Begin with zeros: ten classes, 64 pixels."""
-        return {"w": np.zeros((10, 64)), "b": np.zeros(10)}
+        return {"w": np.zeros((10, 64), np.float32), "b": np.zeros(10, np.float32)}
 
     def train(self, params: Params, config: TrainConfig) -> Update:
         """Take a few passes over the client's own digits."""
-        x, y = self.data.train.x.astype(float), self.data.train.y
         model = SGDClassifier(
             loss="log_loss",
             alpha=config.parameters.get("alpha", 0.0001),
@@ -26,11 +25,10 @@ class MyTrainer:
             eta0=config.learning_rate,
             random_state=config.seed % 2**32,
         )
-        model.partial_fit(x[:1], y[:1], classes=np.arange(10))  # a client may have no example of some class
         model.coef_, model.intercept_ = params["w"], params["b"]
-        for _ in range(config.epochs):
-            model.partial_fit(x, y)
-        return Update(params={"w": model.coef_, "b": model.intercept_}, num_examples=len(y))
+        for _ in range(config.epochs):  # all ten classes are named: a client may have no example of some
+            model.partial_fit(self.data.train.x, self.data.train.y, classes=np.arange(10))
+        return Update(params={"w": model.coef_, "b": model.intercept_}, num_examples=len(self.data.train))
 
     def evaluate(self, params: Params, config: EvalConfig) -> Metrics:  # noqa: ARG002 - nothing to choose
         """Measure on the held-out digits."""
