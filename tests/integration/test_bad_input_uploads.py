@@ -140,8 +140,8 @@ def test_a_wrong_update_is_refused_whole_and_the_model_is_that_of_a_run_without_
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"examples": "-1"}, "bad-request"),
-        ({"examples": "many"}, "bad-request"),
+        ({"examples": "-1"}, "bad-examples"),
+        ({"examples": "many"}, "bad-examples"),
         ({"digest": "xxh3-128:" + "0" * 32}, "digest-mismatch"),
         ({"digest": "md5:1"}, "bad-request"),
         ({"boot": "another"}, "wrong-boot"),
