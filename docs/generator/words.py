@@ -21,7 +21,7 @@ def errors() -> str:
     rows = [
         (
             code(word),
-            f"{KINDS[word].status.value} {KINDS[word].status.phrase}",
+            str(KINDS[word].status.value),
             "yes" if KINDS[word].retryable else "no",
         )
         for word in Word
