@@ -57,14 +57,16 @@ def checked_params(value: Any, *, what: str = "init") -> Params:
     Raises:
         TrainerError: It is no dict of finite float32 and float64 arrays.
     """
-    if not isinstance(value, Mapping) or not value:
-        raise TrainerError(f"{what} returned {_kind(value)}; a dict of name -> numpy array with at least one is needed")
-    params: Params = {}
-    for name, array in value.items():
-        if not isinstance(name, str) or not name:
-            raise TrainerError(f"{what} returned a dict with the key {name!r}; names of arrays are texts")
-        params[name] = _checked_array(array, name, what)
+    params = _arrays(value, what)
+    for name, array in params.items():
+        if not all_finite(array):
+            raise _not_finite(array, name, what)
     return params
+
+
+def all_finite(array: Array) -> bool:
+    """Whether no value is NaN or infinite, without a mask as large as the array: NaN wins both minimum and maximum."""
+    return array.size == 0 or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
 
 
 def delta_of(update: Any, base: Params, *, announced: int | None = None) -> Params:
@@ -86,8 +88,7 @@ def delta_of(update: Any, base: Params, *, announced: int | None = None) -> Para
     if not isinstance(update, Update):
         raise TrainerError(f"train returned {_kind(update)}; it has to return an Update")
     check_examples(update.num_examples, announced)
-    given = update.params if update.params is not None else update.delta
-    arrays = checked_params(given, what="train")
+    arrays = _arrays(update.params if update.params is not None else update.delta, "train")
     _check_names(arrays, base)
     delta: Params = {}
     for name, array in arrays.items():
@@ -135,7 +136,19 @@ def finite_metrics(metrics: Any, *, what: str = "train") -> tuple[Metrics, list[
     return finite, left_out
 
 
-def _checked_array(array: Any, name: str, what: str) -> Array:
+def _arrays(value: Any, what: str) -> Params:
+    """Names and types checked, values not."""
+    if not isinstance(value, Mapping) or not value:
+        raise TrainerError(f"{what} returned {_kind(value)}; a dict of name -> numpy array with at least one is needed")
+    params: Params = {}
+    for name, array in value.items():
+        if not isinstance(name, str) or not name:
+            raise TrainerError(f"{what} returned a dict with the key {name!r}; names of arrays are texts")
+        params[name] = _checked_type(array, name, what)
+    return params
+
+
+def _checked_type(array: Any, name: str, what: str) -> Array:
     if not isinstance(array, np.ndarray | np.generic):
         hint = "; convert it with .detach().cpu().numpy()" if hasattr(array, "detach") else ""
         raise TrainerError(f"{what} returned {name!r} as {_kind(array)}; a numpy array is needed{hint}")
@@ -144,13 +157,15 @@ def _checked_array(array: Any, name: str, what: str) -> Array:
             f"{what} returned {name!r} of type {array.dtype}; float32 or float64 is needed: keep counters in the "
             "trainer, or convert them"
         )
-    if not np.isfinite(array).all():
-        bad = int(array.size - np.isfinite(array).sum())
-        raise NonFiniteError(
-            f"{what} returned {name!r} with {bad} of {array.size} values that are not finite; "
-            "a lower learningRate often helps"
-        )
     return np.asarray(array, order="C")
+
+
+def _not_finite(array: Array, name: str, what: str) -> NonFiniteError:
+    bad = int(array.size - np.isfinite(array).sum())
+    return NonFiniteError(
+        f"{what} returned {name!r} with {bad} of {array.size} values that are not finite; "
+        "a lower learningRate often helps"
+    )
 
 
 def _check_names(arrays: Params, base: Params) -> None:
@@ -163,12 +178,14 @@ def _check_names(arrays: Params, base: Params) -> None:
 
 
 def _delta(array: Array, base: Array | None, name: str) -> Array:
-    with np.errstate(over="ignore"):
-        # A copy in any case: the trainer may use its array again.
-        delta = np.array(array if base is None else array - base, dtype=np.float32)
-    if not np.isfinite(delta).all():
-        raise NonFiniteError(f"train moved {name!r} by more than a float32 can hold; a lower learningRate often helps")
-    return delta
+    """The difference in float32; never the trainer's own array, because it may use that again."""
+    with np.errstate(over="ignore", invalid="ignore"):  # checked below
+        delta = array.astype(np.float32) if base is None else np.asarray(array - base, dtype=np.float32)
+    if all_finite(delta):
+        return delta
+    if not all_finite(array):
+        raise _not_finite(array, name, "train")
+    raise NonFiniteError(f"train moved {name!r} by more than a float32 can hold; a lower learningRate often helps")
 
 
 def _kind(value: Any) -> str:
