@@ -270,16 +270,25 @@ class CheckpointStore:
 
     def _open_log(self) -> RoundLog:
         log = RoundLog(self._folder / ROUND_LOG_FILE, self._disk)
+        try:
+            self._repair(log)
+        except BaseException:
+            log.close()
+            raise
+        return log
+
+    def _repair(self, log: RoundLog) -> None:
+        """Make log and manifest agree: either may be one step behind the other after a crash."""
         committed, pending = self.manifest.committed, self.manifest.pending
         last = -1 if committed is None else committed.round
         if log.last_round not in {last, last - 1} or (log.last_round < last and pending is None):
             raise DamagedLogError(f"{self._folder / ROUND_LOG_FILE} ends at round {log.last_round}, not at {last}")
         if pending is not None and log.last_round < last and not pending.expects_evaluation:
             log.append(pending)
-        self.log = log
-        if self.record is not None and log.last_round == last:
-            self._keep_best(self.record)
-        return log
+        if last >= 0 and log.last_round == last:
+            record = log.record(last)
+            assert record is not None
+            self._keep_best(record)
 
     def _prune(self) -> None:
         """Remove what the manifest does not name: leftovers of crashes and old checkpoints."""
