@@ -3,10 +3,13 @@ import io
 import struct
 import sys
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fedjob_client.data import digits as digits_module
 from fedjob_client.data.mnist import read_images, read_labels
@@ -306,3 +309,44 @@ def test_nonsense_in_the_archive_is_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match="there is no such file"):
         load("npz", path=str(tmp_path / "none.npz"))
+
+
+# Any damage
+
+
+def damaged(content: bytes, damage: list[tuple[float, int]], cut: float) -> bytes:
+    changed = bytearray(content)
+    for place, value in damage:
+        changed[int(place * len(changed))] = value
+    return bytes(changed[: int(cut * len(changed))] if cut < 0.9 else changed)
+
+
+damages = given(
+    damage=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4),
+    cut=st.floats(0, 1),
+    data=st.data(),
+)
+many = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@many
+@damages
+def test_a_damaged_npz_is_read_or_refused_and_nothing_else(tmp_path, damage, cut, data):
+    arrays = {name: np.arange(6.0) for name in ("x_train", "y_train", "x_test", "y_test")}
+    path = tmp_path / "a.npz"
+    write(path, arrays, compressed=data.draw(st.booleans()))
+    path.write_bytes(damaged(path.read_bytes(), damage, cut))
+    with suppress(DataError):
+        dataset = load("npz", path=str(path))
+        assert len(dataset.train) == len(dataset.train.y)
+
+
+@many
+@damages
+def test_damaged_idx_files_are_read_or_refused_and_nothing_else(tmp_path, damage, cut, data):
+    content = idx_images()
+    is_compressed = data.draw(st.booleans())
+    path = tmp_path / ("images.gz" if is_compressed else "images")
+    path.write_bytes(damaged(gzip.compress(content) if is_compressed else content, damage, cut))
+    with suppress(DataError):
+        assert read_images(path, expected=6).shape[0] == 6

@@ -18,7 +18,7 @@ def some_labels(examples: int = 600, classes: int = 10) -> np.ndarray:
     return np.random.default_rng(5).integers(0, classes, size=examples)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     scheme=st.sampled_from(SCHEMES),
     labels=st.lists(st.integers(0, 6), min_size=40, max_size=120),
