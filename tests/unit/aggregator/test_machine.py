@@ -515,3 +515,7 @@ def test_the_boot_id_is_the_only_thing_that_a_restart_changes_in_what_is_durable
 def test_specs_of_one_attempt_are_compared_as_a_whole():
     assert a_spec(1) == a_spec(1)
     assert a_spec(1) != a_spec(1, expects_evaluation=True)
+
+
+def test_a_round_without_evaluation_is_not_evaluated_while_its_record_is_being_written():
+    assert word_of(committed(1, closed=False).evaluate) is Word.ROUND_CONFLICT

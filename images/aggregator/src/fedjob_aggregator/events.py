@@ -88,6 +88,11 @@ class LastRound:
     state: RoundState
     """Committed or Evaluated."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing can be added to the record any more."""
+        return self.state is RoundState.EVALUATED or not self.record.expects_evaluation
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:

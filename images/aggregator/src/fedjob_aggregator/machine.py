@@ -209,7 +209,7 @@ def _evaluate(state: State, event: Evaluate) -> Step:
             "best": evaluation.best,
         }
     )
-    if last.state is RoundState.EVALUATED:
+    if last.is_complete:
         if evaluated != record:
             raise Refusal(Word.ROUND_CONFLICT, f"the record of round {event.round} is closed with another evaluation")
         return Step(state=state)

@@ -173,7 +173,7 @@ def _add_reading_routes(router: APIRouter, service: Service) -> None:
         query = request.query_params
         first = whole_number(query.get("since", "0"), "since", MAX_ROUND)
         most = whole_number(query.get("limit", str(DEFAULT_PAGE)), "limit", LARGEST_PAGE)
-        lines, more = service.store.log.page(first, most)
+        lines, more = service.records(first, most)
         body = b'{"rounds":[%b],"more":%b}' % (b",".join(lines), b"true" if more else b"false")
         return Response(body, media_type="application/json")
 

@@ -258,6 +258,17 @@ class Service:
                     await self._changed.wait()
         return self.view(round_number)
 
+    def records(self, since: int, limit: int) -> tuple[list[bytes], bool]:
+        """Complete records as JSON, from round ``since`` on, at most ``limit``; and whether there are further ones."""
+        lines, more = self.store.log.page(since, limit)
+        last = self._state.last
+        if more or last is None or last.record.round != since + len(lines) or not last.is_complete:
+            return lines, more
+        # It is on its way into the log, and in the manifest already: it was answered for as committed.
+        if len(lines) >= limit:
+            return lines, True
+        return [*lines, last.record.model_dump_json(by_alias=True).encode()], False
+
     def overview(self) -> AggregatorState:
         """Everything about this aggregator."""
         manifest = self.store.manifest
