@@ -37,6 +37,7 @@ _ON_ROUNDS = (OpenRound, WatchRound, ReportFailure, RecordEvaluation)
 """Calls to the aggregator about a round."""
 _OUT_OF_DATE = frozenset(
     {
+        Word.NOT_FOUND,
         Word.WRONG_BOOT,
         Word.WRONG_ROUND,
         Word.WRONG_BASE,
@@ -45,8 +46,8 @@ _OUT_OF_DATE = frozenset(
         Word.STALE_ATTEMPT,
     }
 )
-"""Answers that say that what we believe of the aggregator is out of date: it was restarted in place, or the answer to an
-earlier call was lost. Its state is read again, as after ``stale-term``, where somebody reigns after us."""
+"""Answers that say that what we believe of the aggregator is out of date: it was restarted in place, or the answer to
+an earlier call was lost. Its state is read again, as after ``stale-term``, where somebody reigns after us."""
 
 
 class Observations:

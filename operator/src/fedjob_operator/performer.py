@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_SECONDS = 0.1
 """Back-off after the first failure of a call; doubled with each further one."""
 MAX_DELAY_SECONDS = 5.0
+SEEN_SECONDS = 1.0
+"""How long after a pod was created or deleted the same is not done again."""
 
 
 class Performer:
@@ -82,6 +84,9 @@ class Performer:
         else:
             self._failures.pop(key, None)
             self._observations.learn(action, answer)
+            if not isinstance(action, Call):
+                # Until the pod is seen, or seen to be gone, the decision asks for the same again.
+                self._hold(key, SEEN_SECONDS)
         finally:
             self._running.pop(key, None)
             self._wake()
@@ -107,7 +112,10 @@ class Performer:
         self._observations.fail(action, word=word, message=message, now=self._clock())
         delay = min(FIRST_DELAY_SECONDS * 2 ** min(count - 1, 16), MAX_DELAY_SECONDS)
         delay *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, decides nothing
-        self._held[key] = asyncio.get_running_loop().call_later(delay, self._release, key)
+        self._hold(key, delay)
+
+    def _hold(self, key: str, seconds: float) -> None:
+        self._held[key] = asyncio.get_running_loop().call_later(seconds, self._release, key)
 
     def _release(self, key: str) -> None:
         self._held.pop(key, None)

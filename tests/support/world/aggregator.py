@@ -17,7 +17,6 @@ from fedjob_aggregator.events import (
     Fold,
     Folded,
     KeepRecord,
-    LastRound,
     Offer,
     Open,
     RecordClosed,
@@ -30,10 +29,9 @@ from fedjob_aggregator.events import (
     UploadRefused,
 )
 from fedjob_aggregator.machine import step as real_step
-from fedjob_aggregator.views import committed_view, current_view, make_record, newest_view
+from fedjob_aggregator.views import committed_view, current_view, make_record, overview, restored
 from fedjob_protocol.errors import Refusal, Word
 from fedjob_protocol.messages import (
-    AggregatorState,
     CheckpointInfo,
     Evaluation,
     FailureReport,
@@ -56,6 +54,7 @@ class Disk:
     """What survives: committed rounds, and how many of their records are closed."""
 
     job_uid: str | None = None
+    term: int = 0
     records: list[RoundRecord] = field(default_factory=list)
     closed: int = 0
 
@@ -89,29 +88,27 @@ class SimulatedAggregator:
         self._report = committed
         self._machine = machine
         self._watchers: list[tuple[int, Reply]] = []
-        last = None
-        if disk.records:
-            is_closed = disk.closed == len(disk.records)
-            last = LastRound(record=disk.records[-1], state=RoundState.EVALUATED if is_closed else RoundState.COMMITTED)
-        term = disk.records[-1].term if disk.records else 0
-        self._state = State(boot_id=boot_id, job_uid=disk.job_uid, term=term, last=last)
-        if last and last.state is RoundState.COMMITTED and not last.record.expects_evaluation:
-            self._keep(last.record)
+        self._state = restored(
+            boot_id=boot_id,
+            job_uid=disk.job_uid,
+            term=disk.term,
+            record=disk.records[-1] if disk.records else None,
+            is_closed=disk.closed == len(disk.records),
+        )
 
     # What it answers
 
     def read_state(self, reply: Reply) -> None:
         """``GET /v1/state``."""
-        last = self._state.last
+        committed = _checkpoint(self._disk.records[-1]) if self._disk.records else None
         reply(
-            AggregatorState(
-                protocol=1,
-                version="0",
-                job_uid=self._state.job_uid,
-                term=self._state.term,
-                boot_id=self._state.boot_id,
-                committed=_checkpoint(last.record) if last else None,
-                current=newest_view(self._state, self._simulation.seconds),
+            overview(
+                self._state,
+                committed=committed,
+                previous=None,
+                best=None,
+                tensors=None,
+                now=self._simulation.seconds,
             )
         )
 
@@ -124,8 +121,13 @@ class SimulatedAggregator:
         event = Open(round=number, spec=spec, now=self._simulation.seconds, at=self._simulation.now)
         commands = self._apply(event)
         if any(isinstance(command, KeepRecord) for command in commands):
-            commands = self._apply(event)
+            self._check_closed()
+            self._apply(event)
         return self._view(number)
+
+    def _check_closed(self) -> None:
+        if self._disk.closed < len(self._disk.records):
+            raise Refusal(Word.STORAGE_FULL, "the record cannot be written; try again")
 
     def watch_round(self, number: int, reply: Reply) -> None:
         """``GET /v1/rounds/{r}?wait=…``."""
@@ -152,6 +154,7 @@ class SimulatedAggregator:
         def perform() -> RoundView:
             self._claim(evaluation.job_uid, evaluation.term)
             self._apply(Evaluate(round=number, evaluation=evaluation))
+            self._check_closed()
             return self._view(number)
 
         self._try(reply, perform)
@@ -204,7 +207,7 @@ class SimulatedAggregator:
 
     def _claim(self, job_uid: str, term: int) -> None:
         self._apply(Claim(job_uid=job_uid, term=term))
-        self._disk.job_uid = job_uid
+        self._disk.job_uid, self._disk.term = job_uid, term
 
     def _try(self, reply: Reply, perform: Callable[[], object]) -> None:
         try:
@@ -267,6 +270,8 @@ class SimulatedAggregator:
         self._apply(Committed(record=record))
 
     def _keep(self, record: RoundRecord) -> None:
+        if self._faults.strikes("storage full"):
+            return  # closed at the latest when the next round opens
         self._disk.records[-1] = record
         self._disk.closed = len(self._disk.records)
         self._apply(RecordClosed(record=record))
@@ -282,7 +287,7 @@ class SimulatedAggregator:
                 state.last.state if is_last else RoundState.EVALUATED,
             )
         if state.current is None or state.current.round != number:
-            raise Refusal(Word.WRONG_ROUND, f"round {number} is not open")
+            raise Refusal(Word.NOT_FOUND, f"round {number} is neither open nor committed")
         return current_view(state, state.current, self._simulation.seconds)
 
     def _answer_watchers(self) -> None:

@@ -17,6 +17,7 @@ from fedjob_operator.core.conditions import is_finished
 from fedjob_operator.core.decide import Decision, decide
 from fedjob_operator.core.observed import Observed
 from fedjob_operator.observations import Answer, Observations
+from fedjob_operator.performer import FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, SEEN_SECONDS
 from fedjob_operator.ports import StatusConflictError
 from fedjob_operator.reconcile import RESYNC_SECONDS, STAND_DOWN_SECONDS
 from tests.support.world.calls import send
@@ -176,8 +177,10 @@ class Driver:
         match action:
             case CreatePod():
                 self._pods.create(action)
+                self._hold(key, SEEN_SECONDS)
             case DeletePod():
                 self._pods.delete(action)
+                self._hold(key, SEEN_SECONDS)
             case _:
                 self._running.add(key)
                 asked = self._observations
@@ -203,9 +206,12 @@ class Driver:
         self._running.discard(key)
         count = self._failures[key] = self._failures.get(key, 0) + 1
         self._observations.fail(action, word=word, message=message, now=self._simulation.now)
-        self._held.add(key)
-        self._simulation.later(min(0.1 * 2 ** min(count, 16), 5.0), lambda: self._release(key))
+        self._hold(key, min(FIRST_DELAY_SECONDS * 2 ** min(count, 16), MAX_DELAY_SECONDS))
         self.wake()
+
+    def _hold(self, key: str, seconds: float) -> None:
+        self._held.add(key)
+        self._simulation.later(seconds, lambda: self._release(key))
 
     def _release(self, key: str) -> None:
         self._held.discard(key)

@@ -127,6 +127,7 @@ def test_a_view_of_another_boot_makes_the_state_be_read_again():
 @pytest.mark.parametrize(
     ("kind", "word", "is_forgotten"),
     [
+        (WatchRound, Word.NOT_FOUND, True),
         (WatchRound, Word.WRONG_ROUND, True),
         (OpenRound, Word.ROUND_CONFLICT, True),
         (OpenRound, Word.STALE_TERM, True),

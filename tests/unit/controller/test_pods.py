@@ -100,6 +100,14 @@ def test_the_predecessor_of_a_pod_is_removed():
     assert (action.index, action.ordinal, action.incarnation) == (1, 0, "client-1-0")
 
 
+def test_pods_that_nobody_asks_for_any_more_are_removed_and_take_no_part():
+    """The job was scaled down, and its evaluation switched off."""
+    planned = plan(STARTED, seen().aggregator().ready(0, 1, 2, 3).evaluator())
+    assert {action.key for action in planned.actions} == {"delete/client/3/0", "delete/evaluator/0/0"}
+    assert planned.ready == {0, 1, 2}
+    assert not planned.evaluator_ready
+
+
 def test_a_finished_job_releases_everything_but_the_aggregator():
     what = seen().aggregator(committed=2).ready(0, 1).evaluator().exited(index=2)
     job, decision = settled(a_job().committed(2), what)

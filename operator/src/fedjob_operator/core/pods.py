@@ -50,11 +50,12 @@ def needs_evaluator(job: FederatedJob) -> bool:
 
 def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
     """Plan the pods of a job that is not finished."""
+    limits = _backoff_limits(job)
     newest, old = _newest(seen)
+    old += [newest.pop(place) for place in sorted(newest.keys() - limits.keys())]  # nobody asks for them any more
     actions: list[Action] = [_delete(pod) for pod in old]
     wake: list[datetime] = []
     lost: set[int] = set()
-    limits = _backoff_limits(job)
     for place, limit in limits.items():
         pod = newest.get(place)
         if pod is None:

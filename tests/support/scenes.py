@@ -1,0 +1,265 @@
+"""Any job in any state under any look at the world, drawn from a seed.
+
+Each part is plausible most of the time, so that decisions get far, and wrong in some way now and then. Drawn with
+`random.Random`, which is a hundred times as fast as a strategy for every field.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from random import Random
+from typing import Any, TypeVar
+
+from fedjob_operator.api.v1alpha1 import (
+    BestModel,
+    ConditionType,
+    FederatedJob,
+    FederatedJobStatus,
+    Metric,
+    RoundState,
+)
+from fedjob_operator.core.conditions import describe, finish, set_condition
+from fedjob_operator.core.observed import Exit, Failure, Observed, PodPhase, PodRole, PodView, TaskAck
+from fedjob_protocol.errors import Word
+from fedjob_protocol.messages import (
+    AggregatorState,
+    Base,
+    CheckpointInfo,
+    EvaluationState,
+    EvaluationView,
+    RoundView,
+    StorageProblem,
+)
+from fedjob_protocol.reasons import Reason
+from fedjob_protocol.round import DURABLE
+from fedjob_protocol.round import RoundState as AggregatorRound
+from tests.support.builders import (
+    BOOT,
+    UID,
+    JobBuilder,
+    a_job,
+    at,
+    chain_digest,
+    contribution,
+    digest_of,
+    failure,
+    info,
+    record,
+)
+
+T = TypeVar("T")
+ROUNDS = 3
+JOBS: tuple[JobBuilder, ...] = (
+    a_job(),
+    a_job().clients(4, backoffLimit=0).policy(clientsPerRound=2, overSelect=1, minReports=1).having(minClients=2),
+    a_job().policy(clientsPerRound="50%", maxAttempts=1, onQuorumLoss="Fail").evaluated(),
+    a_job().evaluated(periodRounds=2, deadlineSeconds=60).objective(),
+    a_job().evaluated().objective("loss", "Min").having(stop={"target": 0.1, "patienceRounds": 2}),
+    a_job().having(activeDeadlineSeconds=50_000, joinWaitSeconds=0, minClients=1),
+    a_job().having(
+        clientGroups=[{"name": "a", "replicas": 1, "maxReplicas": 2}, {"name": "b", "replicas": 2, "backoffLimit": 1}]
+    ),
+)
+METRICS: tuple[dict[str, float], ...] = (
+    {},
+    {"accuracy": 0.9, "loss": 0.05},
+    {"loss": 1e300, "": 1.0, "x" * 65: 1.0},
+    {f"m{index}": 1.0 for index in range(70)},
+)
+TEXTS = ("", "no", "x" * 3000)
+
+
+class SceneMaker:
+    """Draws one scene.
+
+    Args:
+        seed: Everything that is drawn comes from it.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = Random(seed)
+        self.now = at(self._pick((0, 1, 60, 901, 3601, 60_000, 200_000)))
+        self.job = self._make_job()
+        self.seen = self._look()
+
+    def with_failures(self, keys: list[str]) -> Observed:
+        """The same look, with some of the calls that were asked for having failed."""
+        failures = {
+            key: Failure(word=self._pick((None, *Word)), message=self._pick(TEXTS), since=self._time())
+            for key in keys
+            if self._maybe(0.3)
+        }
+        return replace(self.seen, failures=failures)
+
+    def _maybe(self, probability: float) -> bool:
+        return self._rng.random() < probability
+
+    def _pick(self, choices: tuple[T, ...] | list[T]) -> T:
+        return self._rng.choice(choices)
+
+    def _mostly(self, usual: T, *others: T) -> T:
+        return usual if self._maybe(0.85) else self._pick(others)
+
+    def _time(self) -> Any:
+        return at(self._rng.choice((-1000, 0, 0, 1, 59, 1000, 100_000)))
+
+    # The job
+
+    def _make_job(self) -> FederatedJob:
+        builder = self._pick(JOBS).rounds(ROUNDS)
+        if self._maybe(0.97):
+            builder = builder.accepted(term=self._pick((1, 2, 3)))
+            committed = self._pick((-1, -1, 0, 0, 1, 2, ROUNDS))
+            if committed >= 0:
+                builder = builder.committed(committed).saying(**self._results(committed))
+            if committed < ROUNDS and self._maybe(0.85):
+                builder = builder.in_round(committed + 1, *self._selection(builder, committed + 1), **self._intent())
+            builder = replace(builder, status=self._conditions(builder.status))
+        job = builder.build()
+        return job.model_copy(update={"status": describe(job, job.status)})
+
+    def _selection(self, builder: JobBuilder, number: int) -> list[int]:
+        num_clients = sum(entry.count for entry in builder.status.layout)
+        count = 1 if number == 0 else self._rng.randint(0, num_clients)
+        return sorted(self._rng.sample(range(num_clients), count))
+
+    def _intent(self) -> Mapping[str, Any]:
+        return {
+            "attempt": self._pick((1, 1, 2, 3, 4)),
+            "redraw": self._pick((0, 0, 1, 2)),
+            "state": self._mostly(RoundState.OPEN, RoundState.PROVISIONING),
+            "boot_id": self._mostly(BOOT, "boot-b", None),
+            "started_at": self._mostly(self._time(), None),
+            "deadline": self._mostly(self._time(), None),
+            "reported": self._pick((0, 1, 2)),
+        }
+
+    def _results(self, committed: int) -> Mapping[str, Any]:
+        number = self._rng.randint(0, committed)
+        return {
+            "failed_attempts": self._pick((0, 0, 1, 2, 5)),
+            "start_time": self._time(),
+            "metrics": self._pick(((), (Metric(name="loss", value=0.5),))),
+            "best": self._pick((None, BestModel(round=number, value=0.5, digest=chain_digest(number)))),
+        }
+
+    def _conditions(self, status: FederatedJobStatus) -> FederatedJobStatus:
+        for kind in (ConditionType.PROGRESSING, ConditionType.CLIENTS_READY, ConditionType.AGGREGATOR_READY):
+            if self._maybe(0.7):
+                reason = self._mostly(Reason.ROUND_IN_PROGRESS, *Reason)
+                holds = self._mostly(True, False)
+                status = set_condition(status, kind, holds=holds, reason=reason, message="before", now=self._time())
+        if self._maybe(0.02):
+            status = finish(status, failed=self._maybe(0.5), reason=Reason.QUORUM_LOST, message="", now=self._time())
+        return status
+
+    # What is seen
+
+    def _look(self) -> Observed:
+        pods = [*self._pods(PodRole.AGGREGATOR, 0), *self._pods(PodRole.EVALUATOR, 0)]
+        for index in range(5):
+            pods += self._pods(PodRole.CLIENT, index)
+        self._rng.shuffle(pods)
+        infos = {
+            pod.incarnation: info(pod.index, examples=self._pick((None, -1, 0, 10, 2**60)))
+            for pod in pods
+            if pod.role is not PodRole.AGGREGATOR and self._maybe(0.9)
+        }
+        status = self.job.status
+        state = self._state() if self._maybe(0.93) else None
+        acks = {index: self._ack(index) for index in range(5) if self._maybe(0.3)}
+        seen = Observed(pods=tuple(pods), state=state, infos=infos, acks=acks)
+        if self._maybe(0.8):
+            number = status.current_round.number if status.current_round else status.rounds.committed
+            seen = replace(seen, round=self._view(max(self._mostly(number, number - 1, number + 1, 0), 0)))
+        view = seen.round
+        if view and view.record and state and self._maybe(0.9):
+            state = state.model_copy(update={"committed": _checkpoint(view.round, view.record.digest)})
+            seen = replace(seen, state=state)
+        return replace(seen, evaluation=self._evaluation(seen.round)) if self._maybe(0.6) else seen
+
+    def _pods(self, role: PodRole, index: int) -> list[PodView]:
+        pods = []
+        for ordinal in self._mostly((0,), (), (1,), (3,), (9,), (0, 1), (2, 3)):
+            phase = self._mostly(PodPhase.READY, PodPhase.EXITED, PodPhase.STARTING)
+            title = f"{role}-{index}-{ordinal}"
+            reason = self._mostly(Reason.CRASHED, *Reason)
+            pods.append(
+                PodView(
+                    role=role,
+                    index=index,
+                    ordinal=ordinal,
+                    incarnation=title,
+                    phase=phase,
+                    since=self._time(),
+                    url=f"http://{title}" if phase is PodPhase.READY else None,
+                    exit=Exit(reason=reason, message=self._pick(TEXTS)) if phase is PodPhase.EXITED else None,
+                )
+            )
+        return pods
+
+    def _digest(self, number: int) -> str:
+        return self._mostly(chain_digest(number), chain_digest(number + 1), digest_of("another"))
+
+    def _state(self) -> AggregatorState:
+        known = self.job.status.rounds.committed
+        committed = self._mostly(known, known + 1, known - 1)
+        return AggregatorState(
+            protocol=1,
+            version="0",
+            job_uid=UID if self._maybe(0.97) else self._pick((None, "another-uid")),
+            term=self._mostly(1, 0, 2, 9),
+            boot_id=self._mostly(BOOT, "boot-b"),
+            committed=_checkpoint(committed, self._digest(committed)) if committed >= 0 else None,
+        )
+
+    def _view(self, number: int) -> RoundView:
+        current = self.job.status.current_round
+        usual = current.attempt if current else 1
+        state, attempt = self._pick(list(AggregatorRound)), self._mostly(usual, *range(1, 6))
+        reported = sorted(self._rng.sample(range(5), self._rng.randint(0, 3)))
+        failed = [failure(self._rng.randint(0, 4), self._pick(list(Reason)), self._pick(TEXTS)) for _ in range(2)]
+        done = record(
+            number,
+            digest=self._digest(number),
+            contributors=[contribution(client) for client in reported],
+            expects_evaluation=self._maybe(0.7),
+            committed_at=self._time(),
+            metrics=self._pick((None, *METRICS)),
+        )
+        return RoundView(
+            round=number,
+            state=state,
+            term=self._mostly(self.job.status.term, 1, 2, 3, 4),
+            attempt=attempt,
+            boot_id=self._mostly(BOOT, "boot-b"),
+            reported=reported,
+            failed=failed[: self._rng.randint(0, 2)],
+            storage=self._mostly(None, StorageProblem(message="full", failures=2)),
+            record=done if state in DURABLE else None,
+        )
+
+    def _evaluation(self, view: RoundView | None) -> EvaluationView:
+        number = view.round if view else 0
+        digest = view.record.digest if view and view.record else chain_digest(number)
+        return EvaluationView(
+            base=Base(round=number, digest=self._mostly(digest, digest_of("another"))),
+            state=self._pick(list(EvaluationState)),
+            metrics=self._pick(METRICS),
+            examples=self._pick((None, 0, 100)),
+            reason=self._pick((None, Reason.TRAINER_ERROR)),
+            message=self._pick((None, *TEXTS)),
+        )
+
+    def _ack(self, index: int) -> TaskAck:
+        current = self.job.status.current_round
+        return TaskAck(
+            incarnation=f"client-{index}-0",
+            round=current.number if current else 0,
+            term=self._mostly(self.job.status.term, 1),
+            attempt=self._mostly(current.attempt if current else 1, 1),
+            boot_id=self._mostly(BOOT, "boot-b"),
+        )
+
+
+def _checkpoint(number: int, digest: str) -> CheckpointInfo:
+    return CheckpointInfo(round=number, digest=digest, parent=None, bytes=1)
