@@ -20,8 +20,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from fedjob_aggregator.reception import Reception
 from fedjob_aggregator.uploads import SMALL_BODY_BYTES
-from fedjob_protocol.errors import Refusal, Word
+from fedjob_protocol.errors import PROBLEM_MEDIA_TYPE, Refusal, Word
 from fedjob_protocol.process import BACKLOG, stop_on_signals
+from fedjob_protocol.routes import PROTOCOL_HEADER
+from fedjob_protocol.version import PROTOCOL_VERSION
 
 BODY_EXTENSION: Final = "fedjob.body"
 """Key in the request's ``extensions``: ``{"body": DirectBody}``, where the body is large enough for one."""
@@ -85,6 +87,19 @@ class AggregatorProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self.watch(None)
         super().on_message_complete()
+
+    @override
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP as any other bad request, and close the connection."""
+        refusal = Refusal(Word.BAD_REQUEST, msg)
+        body = refusal.problem().model_dump_json().encode()
+        head = (
+            f"HTTP/1.1 {refusal.kind.status.value} {refusal.kind.status.phrase}\r\n"
+            f"content-type: {PROBLEM_MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+            f"{PROTOCOL_HEADER}: {PROTOCOL_VERSION}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
 
     @override
     def on_response_complete(self) -> None:
