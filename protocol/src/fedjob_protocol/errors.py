@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+MAX_QUOTED: Final = 80
+"""Longest piece of a peer's input that a message repeats, in characters."""
 
 
 class Word(StrEnum):
@@ -151,3 +153,9 @@ class LocalProtocolError(FedJobError):
 
 class RemoteProtocolError(FedJobError):
     """The peer broke the protocol: its answer cannot be used."""
+
+
+def quote(value: object) -> str:
+    """A peer's value for a message: printable and short."""
+    text = ascii(value)
+    return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "..."

@@ -6,15 +6,12 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 from math import prod
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from fedjob_protocol.errors import Refusal, Word
-
-MAX_QUOTED: Final = 80
-"""Longest piece of a peer's input that a message repeats, in characters."""
+from fedjob_protocol.errors import Refusal, Word, quote
 
 Array: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
@@ -158,12 +155,6 @@ def wrong_dtype(name: str, seen: str) -> Refusal:
         f"tensor {quote(name)} is {seen}; models are F32 or F64: keep integer, half and boolean tensors, "
         "such as counters, in the client, or convert them to F32",
     )
-
-
-def quote(value: Any) -> str:
-    """A peer's value for a message: printable and short."""
-    text = ascii(value)
-    return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "..."
 
 
 def _dtype_of(name: str, array: Array) -> DType:

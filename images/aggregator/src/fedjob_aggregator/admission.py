@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fedjob_aggregator.events import Attempt, State, Update
-from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.manifest import quote
+from fedjob_protocol.errors import Refusal, Word, quote
 from fedjob_protocol.messages import Base, Contribution, Participant, RoundSpec
 
 STRATEGIES: Final = frozenset({"FedAvg"})

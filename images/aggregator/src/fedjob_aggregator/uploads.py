@@ -22,8 +22,7 @@ from fedjob_aggregator.reception import Body, Reception
 from fedjob_aggregator.staging import HeldBytes, StagingArea
 from fedjob_aggregator.verification import LENGTH_BYTES, Check, DeltaCheck, InitialCheck, Verifier, most_header_bytes
 from fedjob_aggregator.writer import VerifiedUpload
-from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.manifest import quote
+from fedjob_protocol.errors import Refusal, Word, quote
 from fedjob_protocol.messages import Participant
 from fedjob_protocol.routes import EXAMPLES_HEADER, SAFETENSORS_MEDIA_TYPE
 from fedjob_protocol.weights import Manifest

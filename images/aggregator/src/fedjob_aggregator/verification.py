@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from fedjob_aggregator.aggregation.backends import INFINITY_BITS, Kernels
 from fedjob_protocol.digests import Xxh3
-from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.manifest import quote
+from fedjob_protocol.errors import Refusal, Word, quote
 from fedjob_protocol.weights import (
     DType,
     Header,
