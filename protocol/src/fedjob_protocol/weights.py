@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 import numpy as np
 
-from fedjob_protocol.errors import Refusal, Word
+from fedjob_protocol.errors import Refusal, Word, quote
 from fedjob_protocol.manifest import (
     Array,
     DType,
@@ -25,7 +25,6 @@ from fedjob_protocol.manifest import (
     Placement,
     TensorSpec,
     compare_manifest,
-    quote,
     wrong_dtype,
 )
 
