@@ -15,6 +15,7 @@ from fedjob.progress import say
 from fedjob_operator.adapters.local import JobFile
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_protocol.errors import Refusal
+from fedjob_protocol.layout import PARENT_KEY
 from fedjob_protocol.messages import RoundRecord
 from fedjob_protocol.weights import LENGTH_BYTES, Header, header_end, parse_header
 
@@ -135,7 +136,7 @@ def show_model(path: Path, *, as_json: bool) -> None:
     say(f"file: {file}")
     say(f"round: {model.round}")
     say(f"digest: {digest} (computed from the file)")
-    say(f"parent: {header.metadata.get('fedjob.parent', '-')}")
+    say(f"parent: {header.metadata.get(PARENT_KEY, '-')}")
     for tensor in header.manifest.tensors:
         say(f"  {tensor.name}  {tensor.dtype}  {'x'.join(map(str, tensor.shape)) or 'scalar'}")
 

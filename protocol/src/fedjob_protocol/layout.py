@@ -1,10 +1,14 @@
-"""Names of files in the aggregator's folder, and of what is built in: shared by who writes and who shows them."""
+"""Names in the aggregator's folder and in checkpoints, and of what is built in: for who writes and who reads them."""
 
 from typing import Final
 
 CHECKPOINT_FOLDER: Final = "checkpoints"
 ROUND_LOG_NAME: Final = "rounds.jsonl"
 """One `fedjob_protocol.messages.RoundRecord` as JSON per line."""
+ROUND_KEY: Final = "fedjob.round"
+"""Key in a checkpoint's metadata: its round, in decimal."""
+PARENT_KEY: Final = "fedjob.parent"
+"""Key in a checkpoint's metadata: digest of the checkpoint before; absent in that of round 0."""
 
 BUILT_IN_MODELS: Final = frozenset({"linear", "logistic", "softmax", "mlp"})
 """Names of models that clients can train without a trainer of the user's own."""

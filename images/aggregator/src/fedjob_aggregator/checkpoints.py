@@ -22,6 +22,7 @@ from fedjob_aggregator.disk import TEMPORARY_SUFFIX, Disk
 from fedjob_aggregator.roundlog import DamagedLogError, RoundLog
 from fedjob_protocol.digests import Sha256, sha256_of
 from fedjob_protocol.errors import FedJobError
+from fedjob_protocol.layout import CHECKPOINT_FOLDER, PARENT_KEY, ROUND_KEY, ROUND_LOG_NAME, checkpoint_name
 from fedjob_protocol.messages import CheckpointInfo, RoundRecord
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.weights import LENGTH_BYTES, Header, Manifest, header_bytes, parse_header
@@ -29,11 +30,7 @@ from fedjob_protocol.wire import Message
 
 LOCK_SECONDS: Final = 10.0
 """How long a predecessor that is dying may hold the folder."""
-ROUND_KEY: Final = "fedjob.round"
-PARENT_KEY: Final = "fedjob.parent"
-CHECKPOINT_FOLDER: Final = "checkpoints"
 MANIFEST_FILE: Final = "manifest.json"
-ROUND_LOG_FILE: Final = "rounds.jsonl"
 LOCK_FILE: Final = ".lock"
 CHECKSUM_KEY: Final = "checksum"
 HASH_BLOCK_BYTES: Final = 1 << 20
@@ -202,7 +199,7 @@ class CheckpointStore:
         self._lock.release()
 
     def _path(self, round_number: int) -> Path:
-        return self._checkpoints / f"round-{round_number:06d}.safetensors"
+        return self._folder / checkpoint_name(round_number)
 
     def _keep_best(self, record: RoundRecord) -> None:
         committed = self.manifest.committed
@@ -269,7 +266,7 @@ class CheckpointStore:
         return None if digest == info.digest else f"the checkpoint {path} has {digest}, {info.digest} was committed"
 
     def _open_log(self) -> RoundLog:
-        log = RoundLog(self._folder / ROUND_LOG_FILE, self._disk)
+        log = RoundLog(self._folder / ROUND_LOG_NAME, self._disk)
         try:
             self._repair(log)
         except BaseException:
@@ -282,7 +279,7 @@ class CheckpointStore:
         committed, pending = self.manifest.committed, self.manifest.pending
         last = -1 if committed is None else committed.round
         if log.last_round not in {last, last - 1} or (log.last_round < last and pending is None):
-            raise DamagedLogError(f"{self._folder / ROUND_LOG_FILE} ends at round {log.last_round}, not at {last}")
+            raise DamagedLogError(f"{self._folder / ROUND_LOG_NAME} ends at round {log.last_round}, not at {last}")
         if pending is not None and log.last_round < last and not pending.expects_evaluation:
             log.append(pending)
         if last >= 0 and log.last_round == last:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from fedjob_client.errors import DataError
 from fedjob_client.trainer import Params
@@ -11,10 +10,8 @@ from fedjob_client.transfer import Transfer, TransferError
 from fedjob_client.work import ModelSource
 from fedjob_protocol.digests import sha256_of
 from fedjob_protocol.errors import Refusal
+from fedjob_protocol.layout import ROUND_KEY
 from fedjob_protocol.weights import decode
-
-ROUND_KEY: Final = "fedjob.round"
-"""Metadata of a checkpoint: the round that committed it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
