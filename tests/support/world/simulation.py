@@ -20,9 +20,14 @@ class Simulation:
 
     def __init__(self, seed: int) -> None:
         self.rng = Random(seed)
-        self.seconds = 0.0
+        self._seconds = 0.0
         self._queue: list[tuple[float, int, Effect]] = []
         self._count = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return self._seconds
 
     @property
     def now(self) -> datetime:
@@ -32,7 +37,7 @@ class Simulation:
     def later(self, delay: float, effect: Effect) -> None:
         """Have an effect happen after so many seconds."""
         self._count += 1
-        heapq.heappush(self._queue, (self.seconds + delay, self._count, effect))
+        heapq.heappush(self._queue, (self._seconds + delay, self._count, effect))
 
     def soon(self, effect: Effect, *, most: float = 0.02) -> None:
         """Have an effect happen within a moment."""
@@ -45,7 +50,7 @@ class Simulation:
                 return True
             if not self._queue:
                 return False
-            self.seconds, _, effect = heapq.heappop(self._queue)
+            self._seconds, _, effect = heapq.heappop(self._queue)
             effect()
         return until()
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from fedjob_aggregator.machine import step as real_step
 from fedjob_client.work import WorkId
@@ -22,6 +22,21 @@ from tests.support.world.store import Store
 
 MAX_STEPS = 20_000
 """Effects after which a job that is not finished never will be."""
+
+
+class AnyDriver(Protocol):
+    """One run of an operator."""
+
+    alive: bool
+    finished: bool
+
+    def wake(self) -> None:
+        """Something happened."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +84,7 @@ class World:
         faults: Draws what goes wrong.
         machine: The aggregator's rules; a test may break them.
         decide_: The operator's; a test may break them.
+        simulation: Another time than one of its own.
     """
 
     def __init__(
@@ -79,8 +95,9 @@ class World:
         faults: Callable[[Random], Faults] = draw_faults,
         machine: Machine = real_step,
         decide_: Decide = decide,
+        simulation: Simulation | None = None,
     ) -> None:
-        self.simulation = Simulation(seed)
+        self.simulation = simulation or Simulation(seed)
         rng = self.simulation.rng
         self.faults = faults(rng)
         self.setting = setting
@@ -91,7 +108,7 @@ class World:
         self.pods = SimulatedPods(self.simulation, self.network, begin=self._begin, changed=self._pods_changed)
         self._machine = machine
         self._decide = decide_
-        self._drivers: list[Driver] = []
+        self.drivers: list[AnyDriver] = []
         self._boots = 0
         self._shares_machine = rng.random() < 0.5
         """Whether all programs end with the operator, as in ``fedjob run``."""
@@ -99,9 +116,16 @@ class World:
 
     def run(self) -> Outcome:
         """Let it happen."""
+        self.begin()
+        return self.outcome(finished=self.simulation.run(until=self.is_over, steps=MAX_STEPS))
+
+    def begin(self) -> None:
+        """Start the first operator, and fate."""
         self._start_operator()
         self._strike()
-        finished = self.simulation.run(until=self._is_over, steps=MAX_STEPS)
+
+    def outcome(self, *, finished: bool) -> Outcome:
+        """How it ended."""
         return Outcome(
             status=self.store.status,
             records=tuple(self.disk.records),
@@ -109,33 +133,38 @@ class World:
             finished=finished,
         )
 
-    def _is_over(self) -> bool:
-        return any(driver.finished and driver.alive for driver in self._drivers)
+    def is_over(self) -> bool:
+        """Whether an operator has come to the end of the job."""
+        return any(driver.finished and driver.alive for driver in self.drivers)
 
     # Operators
 
     def _start_operator(self) -> None:
-        driver = Driver(
+        self.drivers.append(self.make_driver())
+
+    def make_driver(self) -> AnyDriver:
+        """Make another operator."""
+        return Driver(
             self.simulation,
             self.faults,
             store=self.store,
             pods=self.pods,
             network=self.network,
             invariants=self.invariants,
-            died=self._operator_died,
+            died=self.operator_died,
             decide_=self._decide,
         )
-        self._drivers.append(driver)
 
-    def _operator_died(self, driver: Driver) -> None:
-        self._drivers.remove(driver)
+    def operator_died(self, driver: AnyDriver) -> None:
+        """Start another one after a while."""
+        self.drivers.remove(driver)
         if self._shares_machine:
             self.pods.end_all()
-        if not self._drivers:
+        if not self.drivers:
             self.simulation.soon(self._start_operator, most=30.0)
 
     def _pods_changed(self) -> None:
-        for driver in self._drivers:
+        for driver in self.drivers:
             driver.wake()
 
     # Programs
@@ -196,9 +225,9 @@ class World:
 
     def _double_operator(self) -> None:
         """A second operator takes over while the first has not noticed; it lives on for a while."""
-        if self._shares_machine or len(self._drivers) != 1 or not self.faults.strikes("operator doubled"):
+        if self._shares_machine or len(self.drivers) != 1 or not self.faults.strikes("operator doubled"):
             return
-        zombie = self._drivers[0]
+        zombie = self.drivers[0]
         self._start_operator()
         self.simulation.later(self.simulation.rng.random() * 20.0, zombie.kill)
 
@@ -226,6 +255,16 @@ def check(setting: Setting, seed: int, calm: Outcome, **rules: Any) -> Outcome:
         outcome = world.run()
     except Exception as error:
         raise AssertionError(f"{title}: {type(error).__name__}: {error}; {world.faults.happened}") from error
+    check_outcome(setting, outcome, calm, title=title)
+    return outcome
+
+
+def check_outcome(setting: Setting, outcome: Outcome, calm: Outcome, *, title: str) -> None:
+    """Check everything that has to hold at the end of a schedule.
+
+    Raises:
+        AssertionError: Something does not hold.
+    """
     story = f"{title}: {', '.join(outcome.faults)}: {outcome.status.phase}: {outcome.status.message}"
     assert outcome.finished, f"never finished: {story}"
     assert outcome.status.phase is Phase.COMPLETE, story
@@ -233,4 +272,3 @@ def check(setting: Setting, seed: int, calm: Outcome, **rules: Any) -> Outcome:
     assert committed == list(range(len(calm.records))), f"{committed} instead of {len(calm.records)} rounds: {story}"
     if setting.is_fixed or outcome.contributors[1:] == calm.contributors[1:]:
         assert outcome.chain == calm.chain, f"another model than undisturbed: {story}"
-    return outcome
