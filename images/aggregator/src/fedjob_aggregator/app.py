@@ -8,14 +8,15 @@ from typing import Any, Final
 import numpy as np
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
 from fedjob_aggregator.aggregation.backends import KernelChoice
 from fedjob_aggregator.answers import Gate, method_not_allowed, not_found, problem
 from fedjob_aggregator.checkpoints import CheckpointStore
+from fedjob_aggregator.direct import DirectRoutes
 from fedjob_aggregator.disk import Disk
 from fedjob_aggregator.openapi import document
 from fedjob_aggregator.routes_simple import SIMPLE_MESSAGES, simple_routes
@@ -69,16 +70,28 @@ def create_app(settings: Settings, service: Service) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,  # the interactive pages load scripts from elsewhere
         redoc_url=None,
-        middleware=[Middleware(Gate, token=token)],
         exception_handlers={Refusal: _refused, HTTPException: _no_route},
     )
-    app.include_router(v1_routes(service))
-    app.include_router(simple_routes(service))
+    v1, simple = v1_routes(service), simple_routes(service)
+    app.include_router(v1)
+    app.include_router(simple)
+    app.front = Gate(DirectRoutes([*v1.routes, *simple.routes], app.serve), token)
     return app
 
 
 class Application(FastAPI):
-    """FastAPI, with a document of routes that take the raw request."""
+    """FastAPI, with a front that knows most requests, and a document of routes that take the raw request."""
+
+    front: ASGIApp | None = None
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.front is not None
+        await self.front(scope, receive, send)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what the front does not know."""
+        await super().__call__(scope, receive, send)
 
     @override
     def openapi(self) -> dict[str, Any]:

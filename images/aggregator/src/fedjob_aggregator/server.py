@@ -284,6 +284,7 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
         "access_log": False,
         "server_header": False,
         "date_header": False,
+        "proxy_headers": False,
         "backlog": BACKLOG,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": SHUTDOWN_SECONDS,
