@@ -219,7 +219,7 @@ def test_an_upload_by_a_client_that_takes_no_part_is_refused(pair):
 
 
 def test_a_client_that_hangs_past_the_deadline_is_left_out(pair):
-    number = pair.open(deadline_seconds=1)
+    number = pair.open(deadline_seconds=2)
     for side in (pair.tried, pair.reference):
         for client in GOOD:
             assert side.upload(number, client, delta(pair.elements, client))[0] == 200
