@@ -17,7 +17,7 @@ VALUES = hnp.arrays(np.float32, st.integers(0, 300), elements=st.floats(width=32
 @pytest.fixture(scope="module")
 def numba(tmp_path_factory):
     choice = KernelChoice(tmp_path_factory.mktemp("kernels"))
-    choice.prepare(1 << 20)
+    choice.prepare(1 << 20, afterwards=lambda: None)
     choice.wait()
     assert choice.current.name == "numba"
     return choice.current

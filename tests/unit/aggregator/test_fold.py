@@ -222,6 +222,8 @@ def test_a_reset_starts_over_at_zero():
 
 def test_small_models_never_compile(tmp_path):
     choice = KernelChoice(tmp_path)
-    choice.prepare((1 << 20) - 1)
+    called = []
+    choice.prepare((1 << 20) - 1, afterwards=lambda: called.append(1))
     choice.wait()
+    assert called
     assert choice.current.name == "numpy"

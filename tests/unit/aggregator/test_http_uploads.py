@@ -177,7 +177,10 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_sent(tmp_path):
         reader, writer = await connect(api)
         body = encode(delta())
         writer.write(head(api, 0, body, length=1 << 40, extra={"Expect": "100-continue"}.items()))
-        assert (await answer(reader)).startswith(b"HTTP/1.1 413")
+        refused = await answer(reader)
+        assert refused.startswith(b"HTTP/1.1 413")
+        assert b"connection: close" in refused
+        assert await reader.read() == b""
         writer.close()
 
 
@@ -266,6 +269,32 @@ async def test_a_request_with_an_endless_head_is_cut_off(tmp_path):
     async with running(tmp_path) as api:
         reader, writer = await connect(api)
         writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000)
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await answer(reader)
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"GET / HTTP/1.1\r\nHost:", b"POST /aggregate HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"]
+)
+async def test_a_request_that_does_not_arrive_in_time_is_cut_off(tmp_path, monkeypatch, start):
+    monkeypatch.setattr("fedjob_aggregator.server.REQUEST_SECONDS", 0.05)
+    async with running(tmp_path) as api:
+        reader, writer = await connect(api)
+        writer.write(start)
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await answer(reader)
+        writer.close()
+
+
+@pytest.mark.parametrize("length", [100_000, 1_000_000])
+async def test_the_rest_of_a_refused_body_is_waited_for_only_so_long(tmp_path, monkeypatch, length):
+    monkeypatch.setattr("fedjob_aggregator.server.LINGER_SECONDS", 0.05)
+    async with running(tmp_path) as api:
+        await open_round(api, LARGE)
+        reader, writer = await connect(api)
+        writer.write(head(api, 9, b"", length=length) + b"x" * 70_000)
+        assert b'"not-a-participant"' in await answer(reader)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await answer(reader)
         writer.close()

@@ -1,7 +1,7 @@
 """Where uploads wait: memory within the budget, a nameless file beyond; nothing lost, nothing left behind."""
 
 import asyncio
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -110,8 +110,7 @@ def test_what_exceeds_the_budget_goes_to_disk_and_freed_memory_is_used_again(tmp
 
 def test_the_default_budget_is_one_update_and_at_least_64_mib(tmp_path):
     area = StagingArea(tmp_path, None)
-    with ThreadPoolExecutor() as workers:
-        area.expect(80 * MIB, workers)
+    area.expect(80 * MIB)()
     first = area.open(80 * MIB)
     assert isinstance(first, MemorySink)
     sink = area.open(MIB)
@@ -123,15 +122,20 @@ def test_the_default_budget_is_one_update_and_at_least_64_mib(tmp_path):
 
 
 def test_memory_that_is_still_being_mapped_counts_as_used(tmp_path):
-    class Never:
-        def submit(self, *_):
-            return Future()
-
     area = StagingArea(tmp_path, None)
-    area.expect(2 * MIB, Never())
+    map_it = area.expect(2 * MIB)
     sink = area.open(2 * MIB)
     assert isinstance(sink, DiskSink)
     sink.close()
+    map_it()
+    assert isinstance(area.open(2 * MIB), MemorySink)
+
+
+@pytest.mark.parametrize(("budget", "update"), [(None, MIB - 1), (MIB, 2 * MIB)])
+def test_nothing_is_mapped_ahead_that_is_small_or_beyond_the_budget(tmp_path, budget, update):
+    area = StagingArea(tmp_path, budget)
+    area.expect(update)()
+    assert area._spare is None
 
 
 def test_a_folder_that_is_gone_is_an_error_of_the_storage(tmp_path):

@@ -72,9 +72,15 @@ class AggregatorProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         is_alone = self.cycle is None or self.cycle.response_complete
         super().on_headers_complete()
+        keeps_alive = self.cycle.keep_alive
+        if self.expect_100_continue:
+            # Refused before it was told to go on, a sender may or may not send the body: nobody knows what comes next.
+            self.cycle.keep_alive = False
         length = dict(self.headers).get(b"content-length", b"0")
         if is_alone and length.isdigit() and int(length) > SMALL_BODY_BYTES:
-            self.scope["extensions"] = {BODY_EXTENSION: {"body": DirectBody(self, int(length))}}
+            self.scope["extensions"] = {
+                BODY_EXTENSION: {"body": DirectBody(self, int(length), keeps_alive=keeps_alive)}
+            }
             self.watch(None)  # it may wait for its turn with its body unread, and is watched by the desk from then on
 
     @override
@@ -133,10 +139,12 @@ class DirectBody(asyncio.BufferedProtocol):
     Args:
         http: The connection.
         length: Of the body, as announced.
+        keeps_alive: Whether the connection may be used again.
     """
 
-    def __init__(self, http: AggregatorProtocol, length: int) -> None:
+    def __init__(self, http: AggregatorProtocol, length: int, *, keeps_alive: bool) -> None:
         self._http = http
+        self._keeps_alive = keeps_alive
         self._remaining = length
         self._reception: Reception | None = None
         self._wake = asyncio.Event()
@@ -176,6 +184,7 @@ class DirectBody(asyncio.BufferedProtocol):
         if cycle.waiting_for_100_continue:
             self._http.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
+            cycle.keep_alive = self._keeps_alive
         early, cycle.body = memoryview(cycle.body), bytearray()
         while early and self._reception is not None:
             space = self._reception.space()

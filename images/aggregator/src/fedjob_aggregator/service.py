@@ -7,7 +7,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, assert_never
@@ -32,19 +31,18 @@ from fedjob_aggregator.events import (
     RecordClosed,
     ReportFailure,
     StartAttempt,
-    State,
     StopUploads,
     SumsLost,
     Update,
     UploadRefused,
 )
 from fedjob_aggregator.machine import step
+from fedjob_aggregator.reading import Reading
 from fedjob_aggregator.uploads import Incoming, RequestBody, UploadDesk, UploadRequest
-from fedjob_aggregator.views import committed_view, current_view, overview, restored
+from fedjob_aggregator.views import restored
 from fedjob_aggregator.writer import VerifiedUpload, Writer
 from fedjob_protocol.errors import Refusal, Word
 from fedjob_protocol.messages import (
-    AggregatorState,
     Evaluation,
     FailureReport,
     RefusedUpdate,
@@ -52,11 +50,8 @@ from fedjob_protocol.messages import (
     RoundSpec,
     RoundView,
 )
-from fedjob_protocol.round import RoundState
 
-LONGEST_WAIT_SECONDS: Final = 60.0
 MAX_DETAIL_CHARACTERS: Final = 1024
-_CHANGING: Final = frozenset({RoundState.OPEN, RoundState.COMMITTING})
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +64,7 @@ class _Verified:
     folded: "asyncio.Future[None]"
 
 
-class Service:
+class Service(Reading):
     """One job's rounds.
 
     Args:
@@ -91,31 +86,24 @@ class Service:
         job_uid: str | None,
         wall_clock: Callable[[], datetime],
     ) -> None:
-        self.store = store
         self._writer = writer
         self._desk = desk
         self._wall_clock = wall_clock
         record = store.record
-        self._state = restored(
+        state = restored(
             boot_id=boot_id,
             job_uid=store.manifest.job_uid or job_uid,
             term=store.manifest.term,
             record=record,
             is_closed=record is not None and record.round == store.log.last_round,
         )
+        super().__init__(store, state)
         self._operator = asyncio.Lock()
-        self._changed = asyncio.Event()
         self._verified: dict[tuple[int, int, int], _Verified] = {}
         self._deadline: asyncio.TimerHandle | None = None
         self._commit: asyncio.Task[None] | None = None
-        self._stopping = False
         if store.tensors is not None:
             desk.expect(store.tensors)
-
-    @property
-    def state(self) -> State:
-        """The machine's state; frozen."""
-        return self._state
 
     # Requests of the operator, one after the other
 
@@ -228,74 +216,17 @@ class Service:
         """
         self._apply(ReportFailure(round=round_number, client=client, report=report))
 
-    # Questions
-
-    def view(self, round_number: int) -> RoundView:
-        """Where a round is.
-
-        Raises:
-            Refusal: ``not-found``.
-        """
-        state, last = self._state, self._state.last
-        if state.current is not None and state.current.round == round_number:
-            return current_view(state, state.current, time.monotonic())
-        if last is not None and last.record.round == round_number:
-            return committed_view(state.boot_id, last.record, last.state)
-        record = self.store.log.record(round_number)
-        if record is None:
-            raise Refusal(Word.NOT_FOUND, f"round {round_number} is neither open nor committed")
-        return committed_view(state.boot_id, record, RoundState.EVALUATED)
-
-    async def wait(self, round_number: int, wait_seconds: float) -> RoundView:
-        """Where a round is, as soon as it is neither open nor being committed, or when the time is over.
-
-        Raises:
-            Refusal: ``not-found``.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(wait_seconds, LONGEST_WAIT_SECONDS)):
-                while self._is_changing(round_number) and not self._stopping:
-                    await self._changed.wait()
-        return self.view(round_number)
-
-    def records(self, since: int, limit: int) -> tuple[list[bytes], bool]:
-        """Complete records as JSON, from round ``since`` on, at most ``limit``; and whether there are further ones."""
-        lines, more = self.store.log.page(since, limit)
-        last = self._state.last
-        if more or last is None or last.record.round != since + len(lines) or not last.is_complete:
-            return lines, more
-        # It is on its way into the log, and in the manifest already: it was answered for as committed.
-        if len(lines) >= limit:
-            return lines, True
-        return [*lines, last.record.model_dump_json(by_alias=True).encode()], False
-
-    def overview(self) -> AggregatorState:
-        """Everything about this aggregator."""
-        manifest = self.store.manifest
-        return overview(
-            self._state,
-            committed=manifest.committed,
-            previous=manifest.previous,
-            best=manifest.best,
-            tensors=self.store.tensors,
-            now=time.monotonic(),
-        )
-
     def stop(self) -> None:
         """End what is under way; nothing that is not durable yet will be."""
         self._stopping = True
         self._desk.stop_all(Refusal(Word.UNAVAILABLE, "the aggregator stops"))
-        self._changed.set()
+        self._wake()
         if self._deadline is not None:
             self._deadline.cancel()
         if self._commit is not None:
             self._commit.cancel()
         self._writer.stop()
         self._desk.stop()
-
-    def _is_changing(self, round_number: int) -> bool:
-        current = self._state.current
-        return current is not None and current.round == round_number and current.state in _CHANGING
 
     # The machine
 
@@ -310,8 +241,7 @@ class Service:
         self._state = following.state
         futures = [future for command in following.commands if (future := self._perform(command)) is not None]
         if before.current is not self._state.current or before.last is not self._state.last:
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self._wake()
         return futures
 
     def _perform(self, command: Command) -> "asyncio.Future[Any] | None":

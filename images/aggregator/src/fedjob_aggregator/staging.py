@@ -6,8 +6,8 @@ left when it is full: bytes that can be read again, once, by the thread that fol
 
 import tempfile
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Final, Protocol
 
@@ -204,18 +204,23 @@ class StagingArea:
         self._spare: memoryview | None = None
         self._mapping: Future[memoryview] | None = None
 
-    def expect(self, update_bytes: int, workers: Executor) -> None:
-        """The size of updates became known: map memory for the first one.
+    def expect(self, update_bytes: int) -> Callable[[], None]:
+        """The size of updates became known.
 
         Args:
             update_bytes: Longest update.
-            workers: A thread to do it in.
+
+        Returns:
+            Maps memory for the first update; to be called in another thread, once. Until then no large update is staged
+            in memory, so that its caller decides when the memory may be taken.
         """
         if self._fixed_budget is None:
             self._budget = max(MINIMUM_BUDGET_BYTES, update_bytes)
-        if MAPPED_AHEAD_BYTES <= update_bytes <= self._budget and not self._used:
-            self._spare = None
-            self._mapping = workers.submit(_mapped_memory, update_bytes)
+        if not MAPPED_AHEAD_BYTES <= update_bytes <= self._budget or self._used:
+            return lambda: None
+        mapping: Future[memoryview] = Future()
+        self._spare, self._mapping = None, mapping
+        return lambda: mapping.set_result(_mapped_memory(update_bytes))
 
     def open(self, total_bytes: int) -> MemorySink | DiskSink:
         """A sink for a body of this length.
@@ -243,9 +248,7 @@ class StagingArea:
     def _collect(self) -> None:
         """Take the memory that was mapped ahead; until it is there, it counts as used."""
         if self._mapping is not None and self._mapping.done():
-            if not self._mapping.cancelled() and self._mapping.exception() is None:
-                self._spare = self._mapping.result()
-            self._mapping = None
+            self._spare, self._mapping = self._mapping.result(), None
 
 
 def _mapped_memory(total_bytes: int) -> memoryview:

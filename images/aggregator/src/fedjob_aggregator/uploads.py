@@ -107,8 +107,8 @@ class UploadDesk:
         """The model's tensors became known."""
         self._delta = tensors.as_delta()
         self._most_delta_bytes = LENGTH_BYTES + most_header_bytes(self._delta) + self._delta.total_bytes
-        self._area.expect(self._most_delta_bytes, self._workers)
-        self._kernels.prepare(self._delta.total_bytes)
+        # Memory is mapped after compiling, since the compiler's own would come on top of it.
+        self._kernels.prepare(self._delta.total_bytes, afterwards=self._area.expect(self._most_delta_bytes))
 
     def stop_all(self, refusal: Refusal) -> None:
         """End all uploads that are on their way with this answer."""

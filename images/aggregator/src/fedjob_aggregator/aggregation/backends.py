@@ -7,6 +7,7 @@ a job with a small model never pays for it.
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -108,18 +109,25 @@ class KernelChoice:
         """The kernels to use; may be called from any thread."""
         return self._current
 
-    def prepare(self, update_bytes: int) -> None:
-        """Compile in the background if updates of this size are worth it; returns at once."""
-        if update_bytes >= SMALL_MODEL_BYTES and self._warming is None:
-            self._warming = threading.Thread(target=self._warm, name="compile-kernels", daemon=True)
-            self._warming.start()
+    def prepare(self, update_bytes: int, *, afterwards: Callable[[], None]) -> None:
+        """Compile in the background if updates of this size are worth it; returns at once.
+
+        Args:
+            update_bytes: Size of the updates to come.
+            afterwards: Called in the background when that is done, or at once if there is nothing to do.
+        """
+        if update_bytes < SMALL_MODEL_BYTES or self._warming is not None:
+            afterwards()
+            return
+        self._warming = threading.Thread(target=self._warm, args=(afterwards,), name="compile-kernels", daemon=True)
+        self._warming.start()
 
     def wait(self) -> None:
         """Wait until the compilation that `prepare` started is over; for measurements and tests."""
         if self._warming is not None:
             self._warming.join()
 
-    def _warm(self) -> None:
+    def _warm(self, afterwards: Callable[[], None]) -> None:
         os.environ.setdefault("NUMBA_CACHE_DIR", str(self._cache_folder))
         try:
             self._current = NumbaKernels()
@@ -127,3 +135,4 @@ class KernelChoice:
             # Not silent, and never wrong: NumPy gives the same bits at a tenth of the speed.
             _log.warning("compiled kernels are not available, NumPy goes on: %s", error)
         release_compiler()
+        afterwards()
