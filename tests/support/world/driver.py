@@ -73,7 +73,7 @@ class Driver:
         self._job: FederatedJob | None = None
         self._is_scheduled = False
         self._looks = 0
-        self._reaction = simulation.rng.choice((0.01, 0.1, 1.0))
+        self._reaction = simulation.rng.choice((0.05, 0.5, 1.5))
         """Longest time between a wake-up and the look that it causes, in seconds."""
         self._begin()
         simulation.soon(self._guarded(self._claim))

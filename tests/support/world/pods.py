@@ -1,6 +1,6 @@
 """Pods of a simulated world: what there is, and what an operator that looks a moment later sees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -57,6 +57,14 @@ class SimulatedPods:
         """Ready pods of a role, in the order of their index."""
         ready = [view for view in self._pods.values() if view.role is role and view.phase is PodPhase.READY]
         return sorted(ready, key=lambda view: view.index)
+
+    def begin_ready(self, places: Iterable[tuple[PodRole, int]]) -> None:
+        """Begin with these programs running, as a successor of an operator finds them."""
+        for role, index in places:
+            self.create(CreatePod(role=role, index=index, ordinal=0))
+        for place, view in list(self._pods.items()):
+            self._become_ready(place, view.incarnation)
+        self._visible = dict(self._pods)
 
     def create(self, action: CreatePod) -> None:
         """Create a pod unless it is there."""

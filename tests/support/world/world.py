@@ -1,6 +1,6 @@
 """A whole job in a simulated world."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from fedjob_client.work import WorkId
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase
 from fedjob_operator.core.decide import decide
 from fedjob_operator.core.observed import PodRole
+from fedjob_operator.core.pods import needs_evaluator
 from fedjob_protocol.messages import RoundRecord
 from tests.support.world.aggregator import Disk, Machine, SimulatedAggregator
 from tests.support.world.clients import Habits, SimulatedClient, SimulatedEvaluator
@@ -121,8 +122,17 @@ class World:
 
     def begin(self) -> None:
         """Start the first operator, and fate."""
+        if self.simulation.rng.random() < 0.75:
+            self.pods.begin_ready(self._places())
         self._start_operator()
         self._strike()
+
+    def _places(self) -> Iterator[tuple[PodRole, int]]:
+        yield PodRole.AGGREGATOR, 0
+        for index in range(self.setting.num_clients):
+            yield PodRole.CLIENT, index
+        if needs_evaluator(self.setting.job):
+            yield PodRole.EVALUATOR, 0
 
     def outcome(self, *, finished: bool) -> Outcome:
         """How it ended."""

@@ -28,7 +28,7 @@ from tests.support.world.clients import Habits
 from tests.support.world.simulation import Faults
 from tests.support.world.world import Outcome, Setting, check, undisturbed
 
-SCHEDULES: Final = int(os.environ.get("FEDJOB_MODEL_CHECK_SCHEDULES", "1001"))
+SCHEDULES: Final = int(os.environ.get("FEDJOB_MODEL_CHECK_SCHEDULES", "1000"))
 
 
 def unclaimed() -> JobBuilder:

@@ -15,6 +15,7 @@ from fedjob_protocol.reasons import Reason
 
 MAX_MESSAGE = 1024
 """Longest message that a status carries, in characters."""
+_OVER = frozenset({ConditionType.COMPLETE, ConditionType.FAILED})
 
 
 def set_condition(
@@ -58,7 +59,7 @@ def finish(
 
 def is_finished(status: FederatedJobStatus) -> bool:
     """Whether the job is Complete or Failed."""
-    return status.holds(ConditionType.COMPLETE) or status.holds(ConditionType.FAILED)
+    return any(item.type in _OVER and item.status is ConditionStatus.TRUE for item in status.conditions)
 
 
 def describe(job: FederatedJob, status: FederatedJobStatus) -> FederatedJobStatus:
@@ -81,10 +82,8 @@ def describe(job: FederatedJob, status: FederatedJobStatus) -> FederatedJobStatu
 
 def derive_phase(status: FederatedJobStatus) -> Phase:
     """Derive the phase from the conditions."""
-    if status.holds(ConditionType.FAILED):
-        return Phase.FAILED
-    if status.holds(ConditionType.COMPLETE):
-        return Phase.COMPLETE
+    if is_finished(status):
+        return Phase.FAILED if status.holds(ConditionType.FAILED) else Phase.COMPLETE
     if not status.layout:
         return Phase.PENDING
     if status.start_time is None:

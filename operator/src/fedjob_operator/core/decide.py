@@ -20,6 +20,7 @@ from fedjob_operator.api.v1alpha1 import (
 from fedjob_operator.core.actions import Action
 from fedjob_operator.core.conditions import describe, finish, is_finished, set_condition
 from fedjob_operator.core.observed import Observed, PodPhase
+from fedjob_operator.core.phases import TERMINAL
 from fedjob_operator.core.pods import PodPlan, declared_clients, plan_pods, release_pods
 from fedjob_operator.core.quorum import DEFINITIVE, may_start, missing_clients
 from fedjob_operator.core.rounds import drive, intend
@@ -72,7 +73,7 @@ def decide(job: FederatedJob, seen: Observed, now: datetime) -> Decision:
 
 def _decision(job: FederatedJob, step: Step) -> Decision:
     status = describe(job, step.status)
-    return Decision(status=status, actions=step.actions, wake_at=step.wake_at, finished=is_finished(status))
+    return Decision(status=status, actions=step.actions, wake_at=step.wake_at, finished=status.phase in TERMINAL)
 
 
 def _accept(job: FederatedJob, now: datetime) -> Step:
