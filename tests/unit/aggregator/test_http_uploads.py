@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from fedjob_aggregator.aggregation.reference import mean, weighted_sum
 from fedjob_protocol.digests import xxh3_of
 from fedjob_protocol.weights import Manifest, decode, encode, header_bytes
 from tests.unit.aggregator.harness import MODEL, delta, running
@@ -298,3 +299,19 @@ async def test_the_rest_of_a_refused_body_is_waited_for_only_so_long(tmp_path, m
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await answer(reader)
         writer.close()
+
+
+async def test_an_update_that_several_threads_fold_gives_the_mean(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedjob_aggregator.writer.PARALLEL_ELEMENTS", 1000)
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(2, 200_000)).astype(np.float32)
+    async with running(tmp_path) as api:
+        api.service._writer._folders_count = 3
+        await open_round(api, LARGE, clients=2)
+        for client in range(2):
+            body = encode({"a": values[client], "b": np.zeros((3, 5), np.float32)})
+            assert (await api.upload(1, client, body))[0] == 200
+        await api.wait(1)
+        arrays, _ = decode(await api.get("/v1/models/latest"))
+        sums = weighted_sum([(value, 10) for value in values], 30)
+        assert np.array_equal(arrays["a"], mean(LARGE["a"], sums, 20, 30))

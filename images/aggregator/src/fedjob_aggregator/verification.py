@@ -26,6 +26,8 @@ from fedjob_protocol.weights import (
 LENGTH_BYTES: Final = 8
 ALIGNMENT: Final = 8
 """Blocks, headers and tensors begin at multiples of this or of their element's size."""
+PIECE_BYTES: Final = 512 << 10
+"""Digested and then scanned while it is still in the cache."""
 HEADER_SLACK_BYTES: Final = 64 << 10
 """How much longer than the canonical one a header of an update may be: padding, metadata, spaces."""
 INITIAL_HEADER_BYTES: Final = 4 << 20
@@ -141,12 +143,14 @@ class Verifier:
 
     def feed(self, block: memoryview) -> None:
         """Take the next bytes; all blocks but the last have a length that is a multiple of 8."""
-        self._digest.update(block)
-        if self._refusal is None:
-            try:
-                self._look_at(block)
-            except Refusal as refusal:
-                self._refusal = refusal
+        for begin in range(0, len(block), PIECE_BYTES):
+            piece = block[begin : begin + PIECE_BYTES]
+            self._digest.update(piece)
+            if self._refusal is None:
+                try:
+                    self._look_at(piece)
+                except Refusal as refusal:
+                    self._refusal = refusal
 
     def finish(self, announced: str) -> Header:
         """Judge the body, when everything was fed.

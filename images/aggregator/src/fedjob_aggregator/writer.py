@@ -5,13 +5,16 @@ what waits for the disk and the steps of a large model run in one thread. Called
 """
 
 import asyncio
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from functools import partial
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -26,6 +29,11 @@ from fedjob_protocol.messages import CheckpointInfo, RoundRecord
 from fedjob_protocol.weights import Header, Manifest
 
 T = TypeVar("T")
+
+PARALLEL_ELEMENTS: Final = 1 << 20
+"""From this size on a piece of an update is folded by several threads."""
+MOST_FOLDERS: Final = 4
+"""So many of them use up the bandwidth of the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +67,8 @@ class Writer:
         self._fingerprint = fingerprint
         self._wall_clock = wall_clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+        self._folders_count = min(MOST_FOLDERS, os.cpu_count() or 1)
+        self._folders = ThreadPoolExecutor(max_workers=self._folders_count, thread_name_prefix="fold")
         self._accumulator: Accumulator | None = None
         self._initial: VerifiedUpload | None = None
         self._waiting = 0
@@ -119,6 +129,7 @@ class Writer:
     def stop(self) -> None:
         """Start nothing further; what is under way goes on."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self._folders.shutdown(wait=False, cancel_futures=True)
 
     def _soon(self, action: Callable[[], None]) -> "asyncio.Future[None]":
         """A step on the sums: at once, if it is short and nothing is under way."""
@@ -152,13 +163,20 @@ class Writer:
             self._accumulator.reset()
 
     def _fold(self, upload: VerifiedUpload, scale_bits: int, weight: int) -> None:
-        accumulator, kernels = self._accumulator, self._kernels.current
+        accumulator = self._accumulator
         assert accumulator is not None
+        fold = partial(accumulator.fold, self._kernels.current, scale_bits=scale_bits, weight=weight)
         for run in accumulator.runs(upload.header):
             begin = run.sums_begin
             for block in upload.staged.blocks(run.file_begin, run.file_begin + 4 * run.elements):
                 values = np.frombuffer(block, dtype="<f4")
-                accumulator.fold(kernels, begin, values, scale_bits=scale_bits, weight=weight)
+                if values.size < PARALLEL_ELEMENTS:
+                    fold(begin, values)
+                else:  # integers, and each sum is one thread's: the result does not depend on how many there are
+                    part = -(-values.size // self._folders_count)
+                    begins = range(0, values.size, part)
+                    parts = [values[at : at + part] for at in begins]
+                    deque(self._folders.map(fold, [begin + at for at in begins], parts), maxlen=0)
                 begin += values.size
 
     def _commit(self, attempt: Attempt) -> RoundRecord:
