@@ -17,7 +17,7 @@ MEMORY_BLOCK_BYTES: Final = 4 << 20
 """Bytes that are verified at a time while the rest is still arriving."""
 DISK_BLOCK_BYTES: Final = 1 << 20
 """Two blocks of this size are the memory that an upload needs when it is staged on disk."""
-READ_BLOCK_BYTES: Final = 1 << 20
+READ_BLOCK_BYTES: Final = 4 << 20
 MINIMUM_BUDGET_BYTES: Final = 64 << 20
 """Budget while no model is known, and for small models: twenty tiny updates at once shall not go to disk."""
 MAPPED_AHEAD_BYTES: Final = 1 << 20
