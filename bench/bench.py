@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from machine import describe, require_linux, wait_until_idle
+from machine import Others, describe, require_linux, wait_until_idle
 from regression import regression
 from report import Section, write_json
 from rounds import large_rounds, trivial_rounds
@@ -35,11 +35,11 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
     sections = []
     for name in options.only or MEASUREMENTS:
-        load = wait_until_idle()
-        began = time.perf_counter()
+        wait_until_idle()
+        began, others = time.perf_counter(), Others()
         with tempfile.TemporaryDirectory(prefix="fedjob-bench-", dir=options.folder) as folder:
             section = MEASUREMENTS[name](Path(folder), quick=options.quick)
-        section = dataclasses.replace(section, seconds=time.perf_counter() - began, load_before=load)
+        section = dataclasses.replace(section, seconds=time.perf_counter() - began, others=others.cores())
         print(f"\n{section.text()}", flush=True)
         sections.append(section)
     if options.json:

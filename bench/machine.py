@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import sys
 import time
 from importlib.metadata import version
@@ -34,8 +35,8 @@ def require_linux() -> None:
         sys.exit(f"bench: measures memory and load through /proc, so it runs on Linux only, not on {sys.platform}")
 
 
-def wait_until_idle() -> float:
-    """Wait, for a bounded time, until others leave the cores alone; return the load average of the last minute."""
+def wait_until_idle() -> None:
+    """Wait, for a bounded time, until others leave the cores alone."""
     deadline = time.monotonic() + MAX_WAIT_SECONDS
     while time.monotonic() < deadline:
         busy, total = _cpu_ticks()
@@ -43,7 +44,24 @@ def wait_until_idle() -> float:
         busy_after, total_after = _cpu_ticks()
         if busy_after - busy <= IDLE_SHARE * (total_after - total):
             break
-    return os.getloadavg()[0]
+
+
+class Others:
+    """How many cores others used, on average, since this was made: they would disturb a measurement."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._busy = self._others()
+
+    def cores(self) -> float:
+        """Cores in use by anything but this process and the children that it has waited for."""
+        return max(self._others() - self._busy, 0.0) / (time.monotonic() - self._began)
+
+    @staticmethod
+    def _others() -> float:
+        own = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy, _ = _cpu_ticks()
+        return busy / os.sysconf("SC_CLK_TCK") - sum(usage.ru_utime + usage.ru_stime for usage in own)
 
 
 def status_bytes(pid: int, field: str) -> int:

@@ -68,12 +68,12 @@ class Section:
     checks: tuple[Check, ...] = ()
     seconds: float = 0.0
     """How long the measurement took."""
-    load_before: float = 0.0
-    """Load average of the last minute when it began: others' work would disturb it."""
+    others: float = 0.0
+    """Cores that others used meanwhile, on average: with more than about 0.2 the figures are not to be quoted."""
 
     def text(self) -> str:
         """The section as people read it."""
-        head = f"{self.title}  ({self.seconds:.0f} s, load before {self.load_before:.2f})"
+        head = f"{self.title}  ({self.seconds:.0f} s, others used {self.others:.2f} cores)"
         return "\n".join([head, *(row.line() for row in self.rows), *(check.line() for check in self.checks)])
 
     def document(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Section:
             "name": self.name,
             "title": self.title,
             "seconds": self.seconds,
-            "loadBefore": self.load_before,
+            "othersCores": self.others,
             "rows": [row.document() for row in self.rows],
             "checks": [check.document() for check in self.checks],
         }
