@@ -105,6 +105,25 @@ def test_nobody_to_choose_is_a_lost_quorum_and_no_crash():
     assert (decision.finished, job.status.reason) == (True, Reason.QUORUM_LOST)
 
 
+@pytest.mark.parametrize("job", [a_job().accepted(), a_job().committed(0)], ids=["before the start", "between rounds"])
+def test_too_few_clients_left_are_the_end_where_the_job_says_so(job):
+    """Lost clients do not come back, so nothing is left to wait for."""
+    what = seen().aggregator(committed=job.status.rounds.committed).ready(0, 1).lost(2)
+    waiting, _ = settled(job, what)
+    assert waiting.status.reason == Reason.WAITING_FOR_CLIENTS
+    failed, decision = settled(job.policy(onQuorumLoss="Fail"), what)
+    assert decision.finished
+    assert failed.status.reason == Reason.QUORUM_LOST
+    assert "1 clients are lost; client 2: Crashed: exit code 1 (given up)" in failed.status.message
+
+
+def test_enough_clients_left_are_waited_for_even_then():
+    job = a_job().clients(4).policy(onQuorumLoss="Fail").having(minClients=3).committed(0)
+    written, decision = settled(job, seen().aggregator(committed=0).ready(0, 1).starting(2).lost(3))
+    assert not decision.finished
+    assert written.status.reason == Reason.WAITING_FOR_CLIENTS
+
+
 @pytest.mark.parametrize(
     ("failed_attempts", "seconds"), [(3, 5), (4, 10), (5, 20), (8, 160), (9, 300), (50, 300), (10**6, 300)]
 )

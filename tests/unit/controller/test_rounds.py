@@ -19,6 +19,7 @@ from tests.support.builders import (
     failure,
     of_type,
     only,
+    pod,
     record,
     seen,
     settled,
@@ -345,6 +346,34 @@ def test_without_the_aggregator_nothing_is_decided_about_rounds():
     assert not of_type(decision, OpenRound | WatchRound | StartTask | ReadState)
     assert (job.status.phase, job.status.reason) == (Phase.RUNNING, Reason.CRASHED)
     assert "exit code 1; it is started again" in job.status.message
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"), [(EVERYBODY, OpenRound), (EVERYBODY.round(1), WatchRound)], ids=["opening", "watching"]
+)
+def test_an_aggregator_that_does_not_answer_for_a_while_is_shown(what, kind):
+    job = a_job().in_round(1, 0, 1, 2)
+    silent = what.failing(only(settled(job, what)[1], kind), message="GET http://aggregator-0-0: TimeoutError")
+    written, decision = settled(job, silent, now=at(5))
+    assert (written.status.phase, written.status.reason) == (Phase.RUNNING, Reason.AGGREGATOR_UNREACHABLE)
+    assert "does not answer: GET http://aggregator-0-0: TimeoutError" in written.status.message
+    assert only(decision, kind)
+    assert settled(job, silent, now=at(4))[0].status.holds(ConditionType.AGGREGATOR_READY)
+    assert settled(written, what, now=at(6))[0].status.holds(ConditionType.AGGREGATOR_READY)
+
+
+def test_an_aggregator_that_never_answered_is_shown():
+    unread = seen().pod(pod(PodRole.AGGREGATOR)).ready(0, 1, 2)
+    job = a_job().accepted()
+    silent = unread.failing(only(settled(job, unread)[1], ReadState))
+    assert settled(job, unread, now=at(60))[0].status.reason == Reason.AGGREGATOR_STARTING
+    assert settled(job, silent, now=at(60))[0].status.reason == Reason.AGGREGATOR_UNREACHABLE
+
+
+def test_a_refusal_is_an_answer():
+    job = a_job().in_round(1, 0, 1, 2)
+    refused = EVERYBODY.failing(only(settled(job, EVERYBODY)[1], OpenRound), Word.STORAGE_FULL)
+    assert settled(job, refused, now=at(60))[0].status.holds(ConditionType.AGGREGATOR_READY)
 
 
 # Adoption

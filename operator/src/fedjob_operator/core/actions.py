@@ -74,7 +74,7 @@ class ReadState(Call):
     @property
     def key(self) -> str:
         """Identity of the action."""
-        return f"state/{self.incarnation}"
+        return state_key(self.incarnation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ class OpenRound(Call):
     @property
     def key(self) -> str:
         """Identity of the action."""
-        return f"open/{self.incarnation}/{self.round}/{self.spec.term}/{self.spec.attempt}"
+        return open_key(self.incarnation, self.round, self.spec.term, self.spec.attempt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class WatchRound(Call):
     @property
     def key(self) -> str:
         """Identity of the action."""
-        return f"watch/{self.incarnation}/{self.round}/{self.attempt}"
+        return watch_key(self.incarnation, self.round, self.attempt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,3 +170,18 @@ Action = (
     | RecordEvaluation
 )
 """Everything that a decision may ask for."""
+
+
+def state_key(incarnation: str) -> str:
+    """Identity of `ReadState`."""
+    return f"state/{incarnation}"
+
+
+def open_key(incarnation: str, round_number: int, term: int, attempt: int) -> str:
+    """Identity of `OpenRound`."""
+    return f"open/{incarnation}/{round_number}/{term}/{attempt}"
+
+
+def watch_key(incarnation: str, round_number: int, attempt: int) -> str:
+    """Identity of `WatchRound`."""
+    return f"watch/{incarnation}/{round_number}/{attempt}"

@@ -15,11 +15,12 @@ from fedjob_operator.api.v1alpha1 import (
     ConditionType,
     FederatedJob,
     FederatedJobStatus,
+    OnQuorumLoss,
     Rounds,
 )
-from fedjob_operator.core.actions import Action
+from fedjob_operator.core.actions import Action, open_key, state_key, watch_key
 from fedjob_operator.core.conditions import describe, finish, is_finished, set_condition
-from fedjob_operator.core.observed import Observed, PodPhase
+from fedjob_operator.core.observed import Failure, Observed, PodPhase, PodView
 from fedjob_operator.core.phases import TERMINAL
 from fedjob_operator.core.pods import PodPlan, declared_clients, plan_pods, release_pods
 from fedjob_operator.core.quorum import DEFINITIVE, may_start, missing_clients
@@ -29,6 +30,9 @@ from fedjob_operator.core.stopping import verdict
 from fedjob_operator.core.tasks import training_config
 from fedjob_protocol.messages import AggregatorState, OptimizerConfig
 from fedjob_protocol.reasons import Reason
+
+UNREACHABLE_AFTER = timedelta(seconds=5)
+"""How long calls of the aggregator go without an answer before the status says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +133,8 @@ def _next(scene: Scene, step: Step) -> Step:
         return step
     if done := verdict(scene.spec, step.status):
         return Step(status=finish(step.status, failed=False, reason=done[0], message=done[1], now=scene.now))
+    if broken := _too_few_left(scene):
+        return failed(scene, step.status, *broken)
     if step.status.start_time is None:
         start, at = may_start(scene.job, scene.pods, scene.now)
         if not start:
@@ -158,6 +164,16 @@ def _hopeless(scene: Scene) -> tuple[Reason, str] | None:
     if causes and left < min_clients(scene.spec):
         return causes[0].reason, f"{len(causes)} clients cannot take part; {missing_clients(scene.job, scene.pods)}"
     return None
+
+
+def _too_few_left(scene: Scene) -> tuple[Reason, str] | None:
+    """Whether too many clients are lost for any further round, where the job is to fail then."""
+    if scene.spec.round_policy.on_quorum_loss is not OnQuorumLoss.FAIL:
+        return None
+    lost = len(scene.pods.lost)
+    if len(declared_clients(scene.job)) - lost >= min_clients(scene.spec):
+        return None
+    return Reason.QUORUM_LOST, f"{lost} clients are lost; {missing_clients(scene.job, scene.pods)}"
 
 
 def _contradiction(scene: Scene, state: AggregatorState) -> tuple[Reason, str] | None:
@@ -216,6 +232,21 @@ def _aggregator_condition(pods: PodPlan, scene: Scene) -> tuple[bool, Reason, st
     pod = pods.aggregator
     if pod and pod.exit:
         return False, pod.exit.reason, f"the aggregator ended: {pod.exit.message}; it is started again"
-    if pod is None or pod.phase is not PodPhase.READY or scene.state is None:
+    if pod is None or pod.phase is not PodPhase.READY:
+        return False, Reason.AGGREGATOR_STARTING, "the aggregator is starting"
+    if silence := _silence(scene, pod):
+        return False, Reason.AGGREGATOR_UNREACHABLE, f"the aggregator does not answer: {silence.message}"
+    if scene.state is None:
         return False, Reason.AGGREGATOR_STARTING, "the aggregator is starting"
     return True, Reason.AGGREGATOR_READY, ""
+
+
+def _silence(scene: Scene, aggregator: PodView) -> Failure | None:
+    """The call of the aggregator that has had no answer for a while, if there is one."""
+    keys = [state_key(aggregator.incarnation)]
+    if current := scene.job.status.current_round:
+        keys.append(open_key(aggregator.incarnation, current.number, scene.job.status.term, current.attempt))
+        keys.append(watch_key(aggregator.incarnation, current.number, current.attempt))
+    failures = [scene.seen.failures[key] for key in keys if key in scene.seen.failures]
+    silent = (item for item in failures if item.word is None and scene.now - item.since >= UNREACHABLE_AFTER)
+    return next(silent, None)
