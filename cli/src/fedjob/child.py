@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from pydantic import ValidationError
 
@@ -15,11 +16,8 @@ from fedjob_protocol.messages import Announcement
 STOP_SECONDS = 3.0
 
 
-@contextmanager
-def program(
-    module: str, arguments: list[str], *, environment: Mapping[str, str], log: Path, folder: Path | None = None
-) -> Iterator[tuple[Announcement, subprocess.Popen[bytes]]]:
-    """Start one of our programs, yield its announcement once it serves, and end it.
+class Program:
+    """One of our programs, running as long as the block that it is entered in.
 
     Args:
         module: ``fedjob_client`` or ``fedjob_aggregator``.
@@ -27,46 +25,61 @@ def program(
         environment: All of its environment.
         log: File that its standard error is appended to.
         folder: Its current folder; absent means this process's.
-
-    Raises:
-        Failure: It ended before it served; the last line that it wrote says why.
     """
-    with log.open("ab") as errors:
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-P", "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**environment, LIFELINE_VARIABLE: "stdin"},
-            cwd=folder,
-            start_new_session=True,
-        )
-    try:
-        yield _announcement(module, process, log), process
-    finally:
-        _stop(process)
 
+    def __init__(
+        self,
+        module: str,
+        arguments: list[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        folder: Path | None = None,
+    ) -> None:
+        self._module = module
+        self._log = log
+        with log.open("ab") as errors:
+            self.process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-P", "-m", module, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**environment, LIFELINE_VARIABLE: "stdin"},
+                cwd=folder,
+                start_new_session=True,
+            )
 
-def _announcement(module: str, process: subprocess.Popen[bytes], log: Path) -> Announcement:
-    assert process.stdout is not None
-    for line in process.stdout:
-        try:
-            return Announcement.model_validate_json(line)
-        except ValidationError:
-            continue  # A trainer of the user's own prints while it is loaded.
-    code = process.wait()
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    raise Failure(f"{module} ended with exit code {code}: {lines[-1] if lines else 'it said nothing'}")
+    def __enter__(self) -> Self:
+        """It was started when it was made, so that several start side by side."""
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it: ask first, kill what does not listen."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
+    def url(self) -> str:
+        """Wait until it serves, and return where.
+
+        Raises:
+            Failure: It ended before; the last line that it wrote says why.
+        """
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            try:
+                return Announcement.model_validate_json(line).url
+            except ValidationError:
+                continue  # A trainer of the user's own prints while it is loaded.
+        code = self.process.wait()
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise Failure(f"{self._module} ended with exit code {code}: {lines[-1] if lines else 'it said nothing'}")

@@ -8,7 +8,7 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from fedjob.child import program
+from fedjob.child import Program
 from fedjob.failure import EXIT_USAGE, Failure
 from fedjob.progress import say
 
@@ -38,13 +38,13 @@ def run_lab(*, clients: int, client_port: int, aggregator_port: int, folder: Pat
         place = folder or logs / "aggregator"
         arguments = ["--host", HOST, "--port", str(aggregator_port), "--dir", str(place)]
         log = logs / "aggregator.log"
-        started = [stack.enter_context(program("fedjob_aggregator", arguments, environment=os.environ, log=log))]
+        programs = [stack.enter_context(Program("fedjob_aggregator", arguments, environment=os.environ, log=log))]
         for index, port in enumerate(ports):
             arguments = ["--host", HOST, "--port", str(port), "--index", str(index)]
             log = logs / f"client-{index}.log"
-            started.append(stack.enter_context(program("fedjob_client", arguments, environment=os.environ, log=log)))
-        _explain([announcement.url for announcement, _ in started])
-        _wait(stop, [process for _, process in started])
+            programs.append(stack.enter_context(Program("fedjob_client", arguments, environment=os.environ, log=log)))
+        _explain([program.url() for program in programs])
+        _wait(stop, [program.process for program in programs])
 
 
 def _explain(urls: list[str]) -> None:

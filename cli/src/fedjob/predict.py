@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from fedjob.child import program
+from fedjob.child import Program
 from fedjob.failure import EXIT_USAGE, Failure
 from fedjob.folder import RunFolder
 from fedjob.progress import say
@@ -46,15 +46,15 @@ def predict(path: Path, *, inputs: Path | None, samples: int, as_json: bool) -> 
     environment = {**os.environ, CONFIG_VARIABLE: config.model_dump_json(by_alias=True, exclude_none=True)}
     with (
         tempfile.TemporaryDirectory(prefix="fedjob-") as scratch,
-        program(
+        Program(
             "fedjob_client",
             ["--host", "127.0.0.1", "--port", "0"],
             environment=environment,
             log=Path(scratch) / "client.log",
             folder=Path(folder),
-        ) as (announcement, _),
+        ) as client,
     ):
-        answer = asyncio.run(_ask(announcement.url + "/predict", body))
+        answer = asyncio.run(_ask(client.url() + "/predict", body))
     if as_json:
         say(json.dumps(answer))
         return

@@ -61,6 +61,12 @@ def notices(job: FederatedJob, before: FederatedJobStatus) -> list[str]:
         lines.append(f"{status.phase}: {status.reason}: {status.message}")
     gone = sorted(set(status.clients.lost_indices) - set(before.clients.lost_indices))
     lines += [f"client {index} is lost" for index in gone]
+    rows = committed_rows(job, before)
+    lines += [
+        f"round {row.number} has no complete evaluation: {row.evaluation_problem}"
+        for row in rows
+        if row.evaluation_problem
+    ]
     now, then = status.current_round, before.current_round
     if now and then and now.number == then.number and now.attempt > then.attempt:
         lines.append(f"round {now.number} is tried again: attempt {now.attempt}")

@@ -12,6 +12,7 @@ from fedjob_client.models.linear import LinearRegression
 from fedjob_client.models.softmax import SoftmaxRegression
 from fedjob_client.service import Loaded, load_job
 from fedjob_client.settings import THREAD_VARIABLES, Settings, prepare_environment, read_config, tell_identity
+from fedjob_client.trainer import EvalConfig
 from fedjob_client.training import Progress, config_digest
 from fedjob_client.transfer import metrics_header
 from fedjob_client.worker import Worker
@@ -93,6 +94,26 @@ async def test_an_evaluator_does_not_train():
         answer = await call("POST", "/v1/init", json.dumps(task), content_type="application/json")
         assert (answer.status, answer.json["word"]) == (403, "forbidden")
         assert (await call("GET", "/v1/info")).json["examples"] is None
+
+
+def test_an_evaluator_needs_held_out_examples_only(tmp_path):
+    path = tmp_path / "held-out.npz"
+    np.savez(path, x_test=np.eye(3, 4, dtype=np.float32), y_test=np.arange(3))
+    config = a_config(
+        role=Role.EVALUATOR,
+        data={"name": "npz", "path": str(path), "parameters": {"classes": 3}},
+        model={"name": "mlp"},
+    )
+
+    loaded = load_job(config)
+    params = {
+        "w1": np.zeros((4, 64), dtype=np.float32),
+        "b1": np.zeros(64, dtype=np.float32),
+        "w2": np.zeros((64, 3), dtype=np.float32),
+        "b2": np.zeros(3, dtype=np.float32),
+    }
+
+    assert loaded.trainer.evaluate(params, EvalConfig(round=1))["accuracy"] == pytest.approx(1 / 3)
 
 
 def a_destination():

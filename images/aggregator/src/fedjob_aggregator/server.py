@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from fedjob_aggregator.reception import Reception
 from fedjob_aggregator.uploads import SMALL_BODY_BYTES
-from fedjob_protocol.errors import PROBLEM_MEDIA_TYPE, Refusal, Word
+from fedjob_protocol.errors import PROBLEM_MEDIA_TYPE, LocalProtocolError, Refusal, Word
 from fedjob_protocol.process import BACKLOG, stop_on_signals
 from fedjob_protocol.routes import PROTOCOL_HEADER
 from fedjob_protocol.version import PROTOCOL_VERSION
@@ -154,8 +154,12 @@ class DirectBody(asyncio.BufferedProtocol):
         self._scratch = memoryview(b"")
 
     async def whole(self, length: int) -> bytes:
-        """Never called: small bodies come through uvicorn."""
-        raise NotImplementedError
+        """Never called: small bodies come through uvicorn.
+
+        Raises:
+            LocalProtocolError: Always.
+        """
+        raise LocalProtocolError(f"a body of {length} bytes was taken from the connection although it is small")
 
     async def into(self, reception: Reception, length: int) -> None:
         """Move the whole body into a reception.

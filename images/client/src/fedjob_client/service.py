@@ -15,7 +15,7 @@ from fedjob_client.trainer import ClientContext, Trainer, load_trainer, make_tra
 from fedjob_client.training import announced_examples
 from fedjob_client.transfer import Transfer
 from fedjob_client.worker import Worker
-from fedjob_protocol.config import ClientConfig
+from fedjob_protocol.config import ClientConfig, Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,8 @@ def load_job(config: ClientConfig) -> Loaded:
         trainer = make_trainer(BuiltinTrainer.from_context, context)
     else:
         trainer = make_trainer(load_trainer(config.trainer, config.trainer_path), context)
-    announced_examples(trainer)
+    if config.role is Role.TRAINER:
+        announced_examples(trainer)
     model = read_model_file(config.model_file, config.model_digest) if config.model_file is not None else None
     return Loaded(config=config, context=context, trainer=trainer, model=model)
 

@@ -62,7 +62,7 @@ class ModelSpec(SpecModel):
     """The model that is trained. Immutable."""
 
     name: Word
-    """A built-in model (linear, logistic, softmax, mlp, cnn), or any name where the groups bring their own trainer."""
+    """A built-in model (linear, logistic, softmax, mlp), or any name where the groups bring their own trainer."""
     parameters: FreeForm = Field(default={})
     """Parameters of the model, such as the sizes of its layers. Default: the model's own."""
     init_from: InitFrom | None = None
@@ -87,7 +87,7 @@ class DataSpec(SpecModel):
     """The data that clients train on. Immutable."""
 
     name: Word
-    """A built-in data set (synthetic-linear, synthetic-logistic, digits, mnist, cifar10, npz, csv), or any name where
+    """A built-in data set (synthetic-linear, synthetic-logistic, digits, mnist, npz), or any name where
     the groups bring their own trainer."""
     path: Path | None = None
     """File or folder of the data, as a client sees it. Default: the data set's own place, where it needs none."""

@@ -106,6 +106,8 @@ class RecentRound(StatusModel):
     """Seconds from the opening of the committed attempt to its commit."""
     metrics: tuple[Metric, ...] = Field(default=(), max_length=MAX_METRICS)
     """Metrics of the committed model; empty until it is evaluated."""
+    evaluation_problem: Text | None = None
+    """Why the model has no metrics, or fewer than expected."""
 
 
 class Clients(StatusModel):

@@ -51,4 +51,5 @@ def _row(record: RoundRecord, metrics: Mapping[str, float]) -> RecentRound:
         committed_at=record.committed_at,
         duration_seconds=record.duration_seconds,
         metrics=tuple(Metric(name=name, value=value) for name, value in sorted(metrics.items())),
+        evaluation_problem=record.evaluation_problem,
     )

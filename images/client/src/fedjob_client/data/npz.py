@@ -57,10 +57,12 @@ def npz(config: DataConfig, seed: int, index: int) -> Source:  # noqa: ARG001 - 
         return Raw(x=_features(read_array(path, f"x_{part}"), path, f"x_{part}", is_class=y.dtype == np.int64), y=y)
 
     def count_classes() -> int | None:
+        if settings.classes is not None:
+            return settings.classes  # an evaluator's file may have no training examples
         y = labels("train")
         if y.dtype != np.int64:
             return None
-        return settings.classes or 1 + int(max(y.max(initial=1), labels("test").max(initial=1)))
+        return 1 + int(max(y.max(initial=1), labels("test").max(initial=1)))
 
     return Source(train=lambda: raw("train"), test=lambda: raw("test"), count_classes=count_classes)
 
