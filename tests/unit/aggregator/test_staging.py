@@ -123,15 +123,15 @@ def test_the_default_budget_is_one_update_and_at_least_64_mib(tmp_path):
 
 def test_memory_that_is_still_being_mapped_counts_as_used(tmp_path):
     area = StagingArea(tmp_path, None)
-    map_it = area.expect(2 * MIB)
-    sink = area.open(2 * MIB)
+    map_it = area.expect(20 * MIB)
+    sink = area.open(20 * MIB)
     assert isinstance(sink, DiskSink)
     sink.close()
     map_it()
-    assert isinstance(area.open(2 * MIB), MemorySink)
+    assert isinstance(area.open(20 * MIB), MemorySink)
 
 
-@pytest.mark.parametrize(("budget", "update"), [(None, MIB - 1), (MIB, 2 * MIB)])
+@pytest.mark.parametrize(("budget", "update"), [(None, 16 * MIB - 1), (MIB, 20 * MIB)])
 def test_nothing_is_mapped_ahead_that_is_small_or_beyond_the_budget(tmp_path, budget, update):
     area = StagingArea(tmp_path, budget)
     area.expect(update)()

@@ -20,8 +20,8 @@ DISK_BLOCK_BYTES: Final = 1 << 20
 READ_BLOCK_BYTES: Final = 4 << 20
 MINIMUM_BUDGET_BYTES: Final = 64 << 20
 """Budget while no model is known, and for small models: twenty tiny updates at once shall not go to disk."""
-MAPPED_AHEAD_BYTES: Final = 1 << 20
-"""From this size on memory is mapped before the first upload."""
+MAPPED_AHEAD_BYTES: Final = 16 << 20
+"""From this size on it matters how long memory takes to be mapped, and how much of it there is."""
 WORD_BYTES: Final = 8
 """Blocks are cut at multiples of this, so that no value lies across two."""
 
