@@ -51,13 +51,13 @@ SETTINGS: Final = (
     ),
     setting(
         "evaluations are given up",
-        unclaimed().clients(2).evaluated(deadlineSeconds=1),
+        unclaimed().rounds(1).clients(2).evaluated(deadlineSeconds=1),
         habits=Habits(evaluate_seconds=2.5),
         reaching=("a round without evaluation",),
     ),
     setting(
         "more are asked than needed",
-        unclaimed().clients(4).policy(clientsPerRound=2, overSelect=1, minReports=1),
+        unclaimed().rounds(1).clients(4).policy(clientsPerRound=2, overSelect=1, minReports=1),
         is_fixed=False,
     ),
     setting(
@@ -76,7 +76,7 @@ SETTINGS: Final = (
     ),
     setting(
         "one client is poisonous, one fails",
-        unclaimed().clients(4).policy(minReports=2),
+        unclaimed().rounds(1).clients(4).policy(minReports=2),
         habits=Habits(poisonous=frozenset({1}), failing=frozenset({2})),
         reaching=("a failed client",),
     ),
