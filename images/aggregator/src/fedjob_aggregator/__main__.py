@@ -25,6 +25,7 @@ from fedjob_protocol.process import (
     leave_termination,
     listen,
     log_to_stderr,
+    stop_on_signals,
 )
 from fedjob_protocol.routes import AGGREGATOR_PORT
 from fedjob_protocol.version import __version__
@@ -126,7 +127,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
         exit_now(EXIT_USAGE)
     boot_id = secrets.token_hex(8)
     try:
-        service = create_service(settings, boot_id=boot_id, wall_clock=lambda: datetime.now(UTC))
+        with stop_on_signals(lambda: exit_now(0)):  # large checkpoints take a while to be verified
+            service = create_service(settings, boot_id=boot_id, wall_clock=lambda: datetime.now(UTC))
     except FolderError as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         leave_termination(os.environ, error.reason, str(error))

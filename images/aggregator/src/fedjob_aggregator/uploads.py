@@ -66,7 +66,6 @@ class Incoming:
 
     def __init__(self) -> None:
         self.received_bytes = 0
-        self.reception: Reception | None = None
         self._task = asyncio.current_task()
         self._refusal: Refusal | None = None
 
