@@ -460,6 +460,16 @@ def test_the_log_is_read_in_pages(folder):
     log.close()
 
 
+def test_a_line_that_is_appended_meanwhile_is_not_half_in_a_page(folder, monkeypatch):
+    log = RoundLog(folder / "rounds.jsonl", Disk())
+    added = log.record(2).model_copy(update={"round": 3})
+    read = log._line
+    monkeypatch.setattr(log, "_line", lambda number: (log.append(added), read(number))[1])
+    lines, more = log.page(0, 10)
+    assert (len(lines), more, log.last_round) == (3, False, 3)
+    log.close()
+
+
 def test_a_page_is_bounded_but_never_empty(folder, monkeypatch):
     monkeypatch.setattr("fedjob_aggregator.roundlog.MAX_PAGE_BYTES", 10)
     log = RoundLog(folder / "rounds.jsonl", Disk())

@@ -76,14 +76,14 @@ class RoundLog:
     def page(self, since: int, limit: int) -> tuple[list[bytes], bool]:
         """Lines from round ``since`` on, at most ``limit`` and `MAX_PAGE_BYTES`, and whether there are further ones."""
         lines: list[bytes] = []
-        size = 0
-        for number in range(since, min(since + limit, self.last_round + 1)):
+        size, last = 0, self.last_round  # another thread may append meanwhile
+        for number in range(since, min(since + limit, last + 1)):
             line = self._line(number)
             size += len(line)
             if lines and size > MAX_PAGE_BYTES:
                 break
             lines.append(line)
-        return lines, since + len(lines) <= self.last_round
+        return lines, since + len(lines) <= last
 
     def close(self) -> None:
         """Close the file."""
