@@ -59,7 +59,10 @@ class Reference:
             target = _target(shape)
             is_object = target is not None and "properties" in self.definitions[target]
             if target is not None and is_object:
-                nested.append((below + ("[]" if "items" in shape else ""), target))
+                # Two fields of the same kind share the section of the first.
+                place = below + ("[]" if "items" in shape else "")
+                self.seen.setdefault(target, place)
+                nested.append((place, target))
             rows.append(
                 (
                     code(field_name),
@@ -71,7 +74,7 @@ class Reference:
             )
         yield table(("field", "type", "default", "bounds", "meaning"), rows)
         for below, target in nested:
-            if target not in self.seen:
+            if self.seen[target] == below:
                 yield from self.sections(below, target)
 
     def _type(self, shape: Schema, path: str) -> str:

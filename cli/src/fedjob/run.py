@@ -56,6 +56,9 @@ def run(options: Options) -> int:
         except ManifestError as error:
             say(render_problems(error.problems), stream=sys.stderr)
             return EXIT_USAGE
+        except OSError as error:
+            say(f"fedjob: {folder.job_file} cannot be written: {error.strerror or error}", stream=sys.stderr)
+            return EXIT_FAILED
         for note in local_notes(job):
             say(f"note: {note.path}: {note.message}", stream=people)
         say(f"{job.metadata.name}: {folder.path}", stream=people)

@@ -14,6 +14,8 @@ from datetime import date
 from types import MappingProxyType
 from typing import Final
 
+from fedjob_protocol.errors import quote
+
 _YAML: Final = "tag:yaml.org,2002:"
 STR: Final = f"{_YAML}str"
 BOOL: Final = f"{_YAML}bool"
@@ -88,7 +90,7 @@ def resolve_tagged(tag: str, text: str) -> Scalar:
         return value
     if tag == FLOAT and found == INT and isinstance(value, int) and value < _INT64:
         return float(value)
-    raise ScalarError(f"`{text}` is not a !!{tag.removeprefix(_YAML)}")
+    raise ScalarError(f"{quote(text)} is not a !!{tag.removeprefix(_YAML)}")
 
 
 def json_value(value: Scalar) -> Scalar:

@@ -6,7 +6,7 @@ go on.
 
 from importlib.metadata import version
 
-from fedjob_protocol.errors import Refusal, Word
+from fedjob_protocol.errors import Refusal, Word, quote
 
 __version__ = version("fedjob-protocol")
 """Version of all five distributions; they are released together."""
@@ -35,6 +35,6 @@ def check_protocol(header: str | None) -> int:
             return peer
     raise Refusal(
         Word.UNSUPPORTED_PROTOCOL,
-        f"the peer speaks protocol {header!r}, this program speaks {OLDEST_SUPPORTED} to {PROTOCOL_VERSION}; "
+        f"the peer speaks protocol {quote(header)}, this program speaks {OLDEST_SUPPORTED} to {PROTOCOL_VERSION}; "
         "use images of the same release",
     )

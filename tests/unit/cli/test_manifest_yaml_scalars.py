@@ -179,7 +179,7 @@ def test_whatever_the_text_there_is_an_answer_or_a_line(text):
         ("a:\n  <<: 5\n", "line 2: << needs a mapping, or a list of mappings"),
         ("? [a]\n: b\n", "line 1: a mapping or a list cannot be a key"),
         ("~: a\n", "line 1: null cannot be a key; put it in quotes"),
-        ("a: !!int x\n", "line 1: `x` is not a !!int"),
+        ("a: !!int x\n", "line 1: 'x' is not a !!int"),
         ('a: "\\ud800"\n', "line 1: a \\u escape names half a character; write the whole one as \\U and eight digits"),
         ("a: 1\nb: \x07\n", "line 2: character U+0007 is not allowed"),
         ("%YAML 1.2\n---\na: 1\n", "line 1: only YAML 1.1 can be declared, as with kubectl; leave the %YAML line out"),

@@ -1,6 +1,7 @@
 """The resource of a local run in its file: replaced as a whole or not at all."""
 
 import asyncio
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from fedjob_operator.adapters.local import JobFile
 from fedjob_operator.api.v1alpha1 import Metric
-from fedjob_operator.ports import StatusConflictError
+from fedjob_operator.ports import StatusConflictError, StoreUnavailableError
 from tests.support.builders import a_job, seen, settled
 
 JOB = a_job().saying(term=0).build()
@@ -148,3 +149,37 @@ def test_numbers_come_back_to_the_last_bit(path):
         RICH.model_copy(update={"status": RICH.status.model_copy(update={"metrics": metrics})})
     )
     assert JobFile(path).load().status.metrics == written.status.metrics == metrics
+
+
+async def test_a_disk_that_refuses_is_waited_for_not_fatal(tmp_path, monkeypatch):
+    store = JobFile(tmp_path / "job.json")
+    job = store.create(a_job().build())
+    before = (tmp_path / "job.json").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreUnavailableError, match="No space left"):
+        await store.write_status(job, job.status.model_copy(update={"term": 5}))
+
+    assert (tmp_path / "job.json").read_bytes() == before
+
+
+async def test_a_file_that_cannot_be_read_now_is_waited_for(tmp_path):
+    path = tmp_path / "job.json"
+    path.mkdir()
+
+    with pytest.raises(StoreUnavailableError, match="cannot be read"):
+        await JobFile(path).read()
+
+
+def test_a_version_that_is_no_number_is_damage(tmp_path):
+    path = tmp_path / "job.json"
+    JobFile(path).create(a_job().build())
+    document = json.loads(path.read_text())
+    document["metadata"]["resourceVersion"] = "soon"
+    path.write_text(json.dumps(document))
+
+    with pytest.raises(ValueError, match="resourceVersion is 'soon'"):
+        JobFile(path).load()

@@ -193,7 +193,7 @@ def test_every_participant_gets_its_task_and_the_round_is_watched():
 def test_a_task_says_what_to_train_with_which_seed_and_where_to_send_it():
     training = {"epochs": 2, "batchSize": 8, "learningRate": 0.5, "optimizer": {"parameters": {"momentum": 0.9}}}
     job = a_job().having(training=training).in_round(1, 0, 1, 2, attempt=2, deadline=at(60))
-    _, decision = settled(job, EVERYBODY.round(1, attempt=2), now=at(10))
+    _, decision = settled(job, EVERYBODY.round(1, attempt=2, seconds_left=50), now=at(10))
     action = only(decision, StartTask, lambda action: action.client == 2)
     task, goal = action.task, action.task.destination
     assert action.url == "http://client-2-0"
@@ -202,7 +202,7 @@ def test_a_task_says_what_to_train_with_which_seed_and_where_to_send_it():
     assert task.config.seed == training_seed(seed=7, round_number=1, index=2)
     assert (task.base.round, task.base.digest) == (0, chain_digest(0))
     assert task.model_url == "http://aggregator-0-0/v1/models/0"
-    assert (goal.term, goal.attempt, goal.boot_id, goal.deadline_seconds) == (1, 2, BOOT, 50)
+    assert (goal.term, goal.attempt, goal.boot_id, goal.deadline_seconds) == (1, 2, BOOT, 50)  # as the aggregator says
     assert goal.upload_url == "http://aggregator-0-0/v1/rounds/1/updates/2"
     assert goal.failure_url == "http://aggregator-0-0/v1/rounds/1/failures/2"
 

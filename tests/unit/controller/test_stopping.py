@@ -3,7 +3,7 @@
 import pytest
 
 from fedjob_operator.api.v1alpha1 import BestModel, ConditionType, Metric, Phase
-from fedjob_operator.core.stopping import improves, usable_metrics, verdict
+from fedjob_operator.core.stopping import improves, restarts_patience, usable_metrics, verdict
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import RoundState as AggregatorRound
 from tests.support.builders import a_job, at, chain_digest, record, seen, settled
@@ -13,7 +13,8 @@ def job_at(committed, *, best=None, value=None, mode="Max", rounds=10, stop=None
     job = a_job().rounds(rounds).evaluated().objective("accuracy", mode).committed(committed)
     job = job.having(stop=stop) if stop else job
     if best is not None:
-        job = job.saying(best=BestModel(round=best[0], value=best[1], digest=chain_digest(best[0])))
+        model = BestModel(round=best[0], value=best[1], digest=chain_digest(best[0]))
+        job = job.saying(best=model, last_improvement=model)
     if value is not None:
         job = job.saying(metrics=(Metric(name="accuracy", value=value),))
     return job.build()
@@ -33,9 +34,15 @@ def job_at(committed, *, best=None, value=None, mode="Max", rounds=10, stop=None
         pytest.param("Min", 0.5, 0.45, 0.1, False, id="not enough less"),
     ],
 )
-def test_a_model_is_the_best_if_it_is_better_by_more_than_min_delta(mode, best, value, min_delta, better):
+def test_patience_begins_again_with_a_model_that_is_better_by_more_than_min_delta(mode, best, value, min_delta, better):
     job = job_at(3, best=best and (2, best), mode=mode, stop={"minDelta": min_delta, "patienceRounds": 5})
-    assert improves(job.spec, job.status, {"accuracy": value}) == better
+    assert restarts_patience(job.spec, job.status, {"accuracy": value}) == better
+
+
+def test_the_best_model_is_the_best_however_little_better_it_is():
+    job = job_at(3, best=(2, 0.5), stop={"minDelta": 0.1, "patienceRounds": 5})
+    assert improves(job.spec, job.status, {"accuracy": 0.51})
+    assert not improves(job.spec, job.status, {"accuracy": 0.5})
 
 
 def test_without_an_objective_no_model_is_the_best():

@@ -49,7 +49,8 @@ class HttpPrograms:
 
     def __init__(self, session: aiohttp.ClientSession, *, token: str | None) -> None:
         self._session = session
-        self._headers = {routes.PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
+        # Nothing is compressed on the way: a small answer could become a large one when it is unpacked.
+        self._headers = {routes.PROTOCOL_HEADER: str(PROTOCOL_VERSION), "Accept-Encoding": "identity"}
         if token:
             self._headers[routes.TOKEN_HEADER] = token
 
@@ -92,12 +93,15 @@ class HttpPrograms:
         timeout = aiohttp.ClientTimeout(total=wait + ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
         headers = self._headers if data is None else {**self._headers, **_JSON}
         try:
-            async with self._session.request(method, url, data=data, headers=headers, timeout=timeout) as response:
+            # A redirect would carry the token to somebody else.
+            async with self._session.request(
+                method, url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
                 raw = await _read(response)
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise CallError(f"{method} {url}: {type(error).__name__}: {error}") from error
-        if status >= 400:
+        if status >= 300:
             raise _problem(method, url, status, raw)
         try:
             return answer.model_validate_json(raw)
@@ -108,7 +112,12 @@ class HttpPrograms:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body of bounded size."""
+    """Read a body of bounded size, as it came over the wire."""
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise CallError(
+            f"{response.method} {response.url}: the answer is encoded as {encoding!r}, nobody asked for that"
+        )
     length = response.content_length
     if length is not None and length > MAX_ANSWER_BYTES:
         raise CallError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from fedjob_operator.api.enums import ClientPods, Device, EvaluationMode, PartitionScheme
+from fedjob_operator.api.enums import ClientPods, Device, EvaluationMode, LateJoiners, PartitionScheme
 from fedjob_operator.api.learning import Partition
 from fedjob_operator.api.problems import Problem, suggestion
 from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
@@ -103,6 +103,8 @@ def _partition(path: str, partition: Partition | None) -> Iterator[Problem]:
 def _running(spec: FederatedJobSpec) -> Iterator[Problem]:
     if spec.client_pods is ClientPods.PER_ROUND:
         yield Problem("spec.clientPods", "PerRound is for Kubernetes; leave it out on this machine")
+    if spec.late_joiners is LateJoiners.REFUSE:
+        yield Problem("spec.lateJoiners", "Refuse is not supported yet; leave it out")
     if spec.aggregator.replicas > 1:
         yield Problem("spec.aggregator.replicas", f"{spec.aggregator.replicas}, but this machine runs one aggregator")
     if EvaluationMode.CLIENTS in spec.evaluation.modes:

@@ -250,6 +250,8 @@ class FederatedJobStatus(StatusModel):
     """The last 10 committed rounds, oldest first; the aggregator's round log has all of them."""
     best: BestModel | None = None
     """The best model so far, by the objective."""
+    last_improvement: BestModel | None = None
+    """The last model that improved by more than stop.minDelta; stop.patienceRounds counts from it."""
     model: CommittedModel | None = None
     """The newest committed model."""
     aggregator: AggregatorStatus | None = None

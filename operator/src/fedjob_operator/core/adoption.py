@@ -12,7 +12,7 @@ from fedjob_operator.api.v1alpha1 import (
     RecentRound,
 )
 from fedjob_operator.core.scene import Scene
-from fedjob_operator.core.stopping import improves, usable_metrics
+from fedjob_operator.core.stopping import improves, restarts_patience, usable_metrics
 from fedjob_protocol.layout import checkpoint_name
 from fedjob_protocol.messages import RoundRecord
 
@@ -31,9 +31,11 @@ def adopt(scene: Scene, record: RoundRecord) -> FederatedJobStatus:
     }
     if metrics:
         update["metrics"] = row.metrics
-        if scene.spec.objective and improves(scene.spec, status, metrics):
+        if scene.spec.objective and scene.spec.objective.metric in metrics:
             value = metrics[scene.spec.objective.metric]
-            update["best"] = BestModel(round=record.round, value=value, digest=record.digest)
+            model = BestModel(round=record.round, value=value, digest=record.digest)
+            update |= {"best": model} if improves(scene.spec, status, metrics) else {}
+            update |= {"last_improvement": model} if restarts_patience(scene.spec, status, metrics) else {}
     return status.model_copy(update=update)
 
 

@@ -144,7 +144,7 @@ def _collect(scene: Scene, current: CurrentRound, aggregator: PodView, view: Rou
     step = Step(status=status)
     if view.state is AggregatorRound.OPEN:
         for index in _pending(current, view):
-            step = _assign(scene, step, current, index, aggregator)
+            step = _assign(scene, step, current, index, aggregator, view)
     watch = WatchRound(
         url=aggregator.url or "", incarnation=aggregator.incarnation, round=current.number, attempt=current.attempt
     )
@@ -156,8 +156,7 @@ def _pending(current: CurrentRound, view: RoundView) -> list[int]:
     return [index for index in current.selected if index not in settled]
 
 
-def _assign(scene: Scene, step: Step, current: CurrentRound, index: int, aggregator: PodView) -> Step:
-    boot_id = current.boot_id or ""
+def _assign(scene: Scene, step: Step, current: CurrentRound, index: int, aggregator: PodView, view: RoundView) -> Step:
     pod = scene.pods.clients.get(index)
     if index in scene.pods.lost:
         why = pod.exit.message if pod and pod.exit else "its pods ended too often"
@@ -166,10 +165,10 @@ def _assign(scene: Scene, step: Step, current: CurrentRound, index: int, aggrega
     if pod is None or index not in scene.pods.ready:
         return step
     ack = scene.seen.acks.get(index)
-    wanted = (pod.incarnation, current.number, scene.job.status.term, current.attempt, boot_id)
+    wanted = (pod.incarnation, current.number, scene.job.status.term, current.attempt, view.boot_id)
     if ack and (ack.incarnation, ack.round, ack.term, ack.attempt, ack.boot_id) == wanted:
         return step
-    task = start_task(scene, current, client=pod, aggregator=aggregator, boot_id=boot_id)
+    task = start_task(scene, current, client=pod, aggregator=aggregator, view=view)
     failure = scene.seen.failures.get(task.key)
     if failure and failure.word in _HOPELESS:
         return step.acting(_report(scene, current, index, aggregator, Reason.PROTOCOL_MISMATCH, failure.message))

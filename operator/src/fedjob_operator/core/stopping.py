@@ -17,20 +17,27 @@ def is_due(spec: FederatedJobSpec, round_number: int) -> bool:
     return round_number % spec.evaluation.period_rounds == 0 or round_number == spec.rounds
 
 
-def is_better(objective: Objective, value: float, best: BestModel | None, *, min_delta: float) -> bool:
-    """Whether a value improves on the best by more than ``min_delta`` (by anything at all where that is 0)."""
+def is_better(objective: Objective, value: float, best: BestModel | None, *, min_delta: float = 0.0) -> bool:
+    """Whether a value improves on another by more than ``min_delta`` (by anything at all where that is 0)."""
     if best is None:
         return True
     gain = value - best.value if objective.mode is ObjectiveMode.MAX else best.value - value
     return gain > min_delta
 
 
-def improves(spec: FederatedJobSpec, status: FederatedJobStatus, metrics: dict[str, float]) -> bool:
+def improves(spec: FederatedJobSpec, status: FederatedJobStatus, metrics: Mapping[str, float]) -> bool:
     """Whether a model with these metrics is the best so far; without an objective none is."""
     if spec.objective is None or spec.objective.metric not in metrics:
         return False
-    min_delta = spec.stop.min_delta if spec.stop else 0.0
-    return is_better(spec.objective, metrics[spec.objective.metric], status.best, min_delta=min_delta)
+    return is_better(spec.objective, metrics[spec.objective.metric], status.best)
+
+
+def restarts_patience(spec: FederatedJobSpec, status: FederatedJobStatus, metrics: Mapping[str, float]) -> bool:
+    """Whether these metrics improve by more than ``stop.minDelta`` on the last ones that did."""
+    if spec.objective is None or spec.stop is None or spec.objective.metric not in metrics:
+        return False
+    value = metrics[spec.objective.metric]
+    return is_better(spec.objective, value, status.last_improvement, min_delta=spec.stop.min_delta)
 
 
 def usable_metrics(spec: FederatedJobSpec, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -55,17 +62,18 @@ def verdict(spec: FederatedJobSpec, status: FederatedJobStatus) -> tuple[Reason,
 
 
 def _stops_early(spec: FederatedJobSpec, status: FederatedJobStatus) -> tuple[Reason, str] | None:
-    stop, objective, best = spec.stop, spec.objective, status.best
-    if stop is None or objective is None or best is None:
+    stop, objective = spec.stop, spec.objective
+    if stop is None or objective is None:
         return None
     reached = {metric.name: metric.value for metric in status.metrics}.get(objective.metric)
     if stop.target is not None and reached is not None:
         ahead = reached - stop.target if objective.mode is ObjectiveMode.MAX else stop.target - reached
         if ahead >= 0:
             return Reason.TARGET_REACHED, f"{objective.metric} {reached:.6g} reached the target {stop.target:g}"
-    waited = status.rounds.committed - best.round
-    if stop.patience_rounds is not None and waited >= stop.patience_rounds:
+    last = status.last_improvement
+    waited = status.rounds.committed - last.round if last else 0
+    if last and stop.patience_rounds is not None and waited >= stop.patience_rounds:
         return Reason.NO_IMPROVEMENT, (
-            f"{objective.metric} has not improved on {best.value:.6g} of round {best.round} for {waited} rounds"
+            f"{objective.metric} has not improved on {last.value:.6g} of round {last.round} for {waited} rounds"
         )
     return None

@@ -15,6 +15,7 @@ from fedjob_protocol.messages import (
     OptimizerConfig,
     Participant,
     RoundSpec,
+    RoundView,
     Strategy,
     TrainingConfig,
     TrainTask,
@@ -77,15 +78,21 @@ def training_config(job: FederatedJob, *, round_number: int, index: int) -> Trai
     )
 
 
-def start_task(scene: Scene, current: CurrentRound, *, client: PodView, aggregator: PodView, boot_id: str) -> StartTask:
-    """Give a client its task: train, or in round 0 make the initial model."""
+def start_task(
+    scene: Scene, current: CurrentRound, *, client: PodView, aggregator: PodView, view: RoundView
+) -> StartTask:
+    """Give a client its task: train, or in round 0 make the initial model.
+
+    The time that it has is what the aggregator says is left, since the aggregator closes the round; the deadline in the
+    status is older when the operator was away between its intent and the opening.
+    """
     job, index, number = scene.job, client.index, current.number
     root = aggregator.url or ""
-    remaining = (current.deadline - scene.now).total_seconds() if current.deadline else 0.0
+    remaining = job.spec.round_policy.deadline_seconds if view.seconds_left is None else view.seconds_left
     destination = Destination(
         term=job.status.term,
         attempt=current.attempt,
-        boot_id=boot_id,
+        boot_id=view.boot_id,
         upload_url=root + update_path(number, index),
         failure_url=root + failure_path(number, index),
         deadline_seconds=max(remaining, 1.0),

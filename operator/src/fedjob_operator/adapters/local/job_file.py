@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
-from fedjob_operator.ports import StatusConflictError
+from fedjob_operator.ports import StatusConflictError, StoreUnavailableError
 
 
 class JobFile:
@@ -23,7 +23,11 @@ class JobFile:
         self._version: str | None = None
 
     def create(self, job: FederatedJob) -> FederatedJob:
-        """Write the resource for the first time, or with a changed spec."""
+        """Write the resource for the first time, or with a changed spec.
+
+        Raises:
+            OSError: The file cannot be written; what was there before is untouched.
+        """
         version = int(job.metadata.resource_version or "0") + 1
         metadata = job.metadata.model_copy(update={"resource_version": str(version)})
         written = job.model_copy(update={"metadata": metadata})
@@ -38,26 +42,39 @@ class JobFile:
             ValueError: It is no FederatedJob, for example because somebody edited it.
         """
         job = FederatedJob.from_document(json.loads(self._path.read_bytes()))
+        if not job.metadata.resource_version.isdecimal():
+            raise ValueError(f"metadata.resourceVersion is {job.metadata.resource_version!r}, not a number")
         self._version = job.metadata.resource_version
         return job
 
     async def read(self) -> FederatedJob | None:
-        """Return the resource, or ``None`` when the file is gone."""
+        """Return the resource, or ``None`` when the file is gone.
+
+        Raises:
+            StoreUnavailableError: It cannot be read now.
+            ValueError: Somebody edited it to nonsense.
+        """
         try:
             return await asyncio.to_thread(self.load)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreUnavailableError(f"{self._path} cannot be read: {error.strerror or error}") from error
 
     async def write_status(self, job: FederatedJob, status: FederatedJobStatus) -> FederatedJob:
         """Replace the status.
 
         Raises:
             StatusConflictError: The file holds another version.
+            StoreUnavailableError: It cannot be written now, for example because the disk is full.
         """
         if self._version not in (None, job.metadata.resource_version):
             raise StatusConflictError(f"{self._path} is version {self._version}, not {job.metadata.resource_version}")
         # A millisecond on a local disk, and nothing else of this process could go on meanwhile anyway.
-        return self.create(job.model_copy(update={"status": status}))
+        try:
+            return self.create(job.model_copy(update={"status": status}))
+        except OSError as error:
+            raise StoreUnavailableError(f"{self._path} cannot be written: {error.strerror or error}") from error
 
     def _replace(self, job: FederatedJob) -> None:
         """Write a new file, make it durable, and put it in the place of the old one."""
