@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import assert_never
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
-from fedjob_operator.core.actions import Action, Call, CreatePod, DeletePod
+from fedjob_operator.core.actions import Action, Call, CreatePod, DeletePod, StartTask
 from fedjob_operator.observations import Answer, Observations
 from fedjob_operator.ports import CallError, Pods, Programs
 
@@ -71,6 +71,7 @@ class Performer:
 
     async def _run(self, job: FederatedJob, action: Action) -> None:
         key = action.key
+        matters = True
         try:
             answer = await self._perform(job, action)
         except CallError as error:
@@ -84,12 +85,15 @@ class Performer:
         else:
             self._failures.pop(key, None)
             self._observations.learn(action, answer)
+            # That a client took its task only means not to give it again: the end of the round is what is waited for.
+            matters = not isinstance(action, StartTask)
             if not isinstance(action, Call):
                 # Until the pod is seen, or seen to be gone, the decision asks for the same again.
                 self._hold(key, SEEN_SECONDS)
         finally:
             self._running.pop(key, None)
-            self._wake()
+            if matters:
+                self._wake()
 
     async def _perform(self, job: FederatedJob, action: Action) -> Answer:
         match action:
