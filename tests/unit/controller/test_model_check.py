@@ -93,6 +93,13 @@ def test_whatever_goes_wrong_every_round_is_committed_once(which):
     assert not missed, f"no schedule came to see: {', '.join(sorted(missed))}"
 
 
+def test_ten_of_twenty_killed_and_resumed_end_in_the_undisturbed_model():
+    which = setting("ten of twenty", unclaimed().rounds(3).clients(20).policy(clientsPerRound=10))
+    calm = undisturbed(which)
+    terms = {check(which, seed, calm).status.term for seed in range(6)}
+    assert max(terms) > 1, "no schedule killed the operator"
+
+
 def seen_in(outcome: Outcome) -> Iterator[str]:
     """What a schedule came to see, so that a model check that never gets anywhere is noticed."""
     records, rounds = outcome.records[1:], outcome.status.recent_rounds
