@@ -64,7 +64,7 @@ def bodies(draw):
         body[:8] = draw(st.sampled_from([0, 1, 7, 8, 2**24, 2**31, 2**63, 2**64 - 1])).to_bytes(8, "little")
     elif kind == "values":
         values = np.frombuffer(bytes(body[-412:]), "<f4").copy()
-        values[draw(st.integers(0, 102))] = draw(st.floats(width=32))
+        values[draw(st.integers(0, 102))] = draw(st.sampled_from([np.nan, np.inf, -np.inf]) | st.floats(width=32))
         body[-412:] = values.tobytes()
     return bytes(body)
 
@@ -150,7 +150,7 @@ def test_the_upload_endpoint_answers_every_upload_with_a_word(target):
 
     fuzz()
     connection.close()
-    assert {"accepted", "malformed-weights", "non-finite", "bad-request", "wrong-names"} <= set(words), words
+    assert {"accepted", "malformed-weights", "non-finite", "bad-request"} <= set(words), words
     view = target.get("/v1/rounds/1")
     assert len(view["reported"]) == words["accepted"]
     assert len(view["refused"]) == 100
