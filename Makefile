@@ -3,6 +3,8 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
+# Files side by side; a file's tests share what they set up.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 DISTRIBUTIONS := protocol operator images/client images/aggregator cli
 PROJECTS := VERSION pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 # The first interpreter in the supported range; PYTHON=… overrides it.
@@ -21,7 +23,7 @@ lab: $(VENV)/.run ## Start three clients (8001-8003) and an aggregator (9000) to
 	@$(BIN)/fedjob lab $(ARGS)
 
 ##@ Work on it
-.PHONY: init fmt lint types test test-unit test-integration generate verify requirements bench clean
+.PHONY: init fmt lint types test test-unit test-integration test-slow generate verify requirements bench clean
 init: $(VENV)/.dev ## Set up .venv with the programs, the tests' and the linters' packages
 
 fmt: $(VENV)/.dev ## Format the code
@@ -37,13 +39,16 @@ types: $(VENV)/.dev ## Check the types
 	$(BIN)/mypy
 
 test: $(VENV)/.dev ## Set everything up and run the unit and integration tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-unit: $(VENV)/.dev ## Run the unit tests (seconds, no network)
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
 test-integration: $(VENV)/.dev ## Run the integration tests (real processes on loopback)
-	$(BIN)/python -m pytest tests/integration $(ARGS)
+	$(PYTEST) -m "not slow" tests/integration $(ARGS)
+
+test-slow: $(VENV)/.dev ## Run the tests that take half a minute or more
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 generate: $(VENV)/.dev ## Write the files that are made from the code
 	$(BIN)/python docs/generate.py

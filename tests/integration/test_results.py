@@ -27,6 +27,7 @@ def test_the_demo_reads_digits(seed, tmp_path):
     assert accuracy(tmp_path / "run", "01-minimal.yaml", f"spec.seed={seed}") >= 0.94
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MNIST.is_dir(), reason="no MNIST files: name their folder in FEDJOB_TEST_MNIST")
 def test_softmax_reads_mnist_after_ten_rounds_of_five_skewed_clients(tmp_path):
     reached = [

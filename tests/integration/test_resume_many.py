@@ -4,6 +4,8 @@ import random
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support.runs import Folder, assert_gone, fedjob, live_run, manifest, write_manifest
 
 ROUNDS = 6
@@ -20,6 +22,7 @@ JOB = manifest(
 )
 
 
+@pytest.mark.slow
 def test_ten_of_twenty_clients_killed_and_resumed_end_in_the_undisturbed_model(tmp_path: Path) -> None:
     file = write_manifest(tmp_path, JOB)
     calm = fedjob("run", file, "--dir", tmp_path / "calm", cwd=tmp_path)
