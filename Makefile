@@ -42,7 +42,7 @@ test: $(VENV)/.dev ## Set everything up and run the unit and integration tests
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-unit: $(VENV)/.dev ## Run the unit tests (seconds, no network)
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(PYTEST) tests/unit $(ARGS)
 
 test-integration: $(VENV)/.dev ## Run the integration tests (real processes on loopback)
 	$(PYTEST) -m "not slow" tests/integration $(ARGS)
