@@ -9,9 +9,6 @@ from pathlib import Path
 import click
 from pydantic import SecretStr
 
-from fedjob_aggregator.app import create_app, create_service
-from fedjob_aggregator.checkpoints import FolderError
-from fedjob_aggregator.server import AggregatorServer, server_config
 from fedjob_aggregator.settings import DEFAULT_IDLE_SECONDS, DEFAULT_MOST_UPLOADS, Settings
 from fedjob_protocol.config import TOKEN_VARIABLE
 from fedjob_protocol.process import (
@@ -120,6 +117,11 @@ def main(
 
 def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal; ends the process."""
+    # Half a second of imports: after the lifeline is held, so that not even a starting child outlives its parent.
+    from fedjob_aggregator.app import create_app, create_service  # noqa: PLC0415
+    from fedjob_aggregator.checkpoints import FolderError  # noqa: PLC0415
+    from fedjob_aggregator.server import AggregatorServer, server_config  # noqa: PLC0415
+
     try:
         listening = listen(host, port)
     except CannotListenError as error:
