@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
 from fedjob_operator.core.actions import Action, CreatePod, DeletePod
-from fedjob_operator.core.observed import PodView
+from fedjob_operator.core.observed import PodCheck, PodView
 from fedjob_operator.observations import Answer
 from fedjob_operator.ports import CallError, StatusConflictError
 
@@ -21,6 +21,8 @@ class FakePods:
     deleted: list[DeletePod] = field(default_factory=list)
     problem: Exception | None = None
     """Raised by the next call."""
+    pod_problem: str | None = None
+    """What is wrong with the pods that the spec yields."""
 
     def pods(self) -> tuple[PodView, ...]:
         """What there is."""
@@ -36,6 +38,11 @@ class FakePods:
         self._raise()
         self.deleted.append(action)
         self.views = tuple(view for view in self.views if view.incarnation != action.incarnation)
+
+    async def check(self, job: FederatedJob) -> PodCheck:
+        """Say what the test says."""
+        self._raise()
+        return PodCheck(generation=job.metadata.generation, problem=self.pod_problem)
 
     def _raise(self) -> None:
         problem, self.problem = self.problem, None
@@ -112,6 +119,10 @@ class FakeStore:
         self.change(status)
         self.written.append(status)
         return self.job
+
+    async def delete(self, job: FederatedJob) -> None:
+        """Take the resource away."""
+        self.job = None
 
     def change(self, status: FederatedJobStatus) -> None:
         """Somebody writes a status."""

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from fedjob_operator.core.actions import (
     Action,
+    CheckPods,
     Evaluate,
     FetchInfo,
     OpenRound,
@@ -18,7 +19,7 @@ from fedjob_operator.core.actions import (
     StartTask,
     WatchRound,
 )
-from fedjob_operator.core.observed import Failure, Observed, PodRole, PodView, TaskAck
+from fedjob_operator.core.observed import Failure, Observed, PodCheck, PodRole, PodView, TaskAck
 from fedjob_protocol.errors import Word
 from fedjob_protocol.messages import (
     AggregatorState,
@@ -30,7 +31,7 @@ from fedjob_protocol.messages import (
     TaskView,
 )
 
-Answer = AggregatorState | ClientInfo | EvaluationView | RoundView | TaskView | None
+Answer = AggregatorState | ClientInfo | EvaluationView | PodCheck | RoundView | TaskView | None
 """What performing an action gave; ``None`` for pods."""
 
 _ON_ROUNDS = (OpenRound, WatchRound, ReportFailure, RecordEvaluation)
@@ -81,6 +82,8 @@ class Observations:
         """Take in the answer of a call that succeeded."""
         self._forget_failure(action.key)
         match action, answer:
+            case CheckPods(), PodCheck():
+                self._seen = replace(self._seen, pod_check=answer)
             case ReadState(), AggregatorState() if action.incarnation == self._aggregator:
                 self._seen = replace(self._seen, state=answer, round=answer.current)
             case FetchInfo(), ClientInfo():

@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import assert_never
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
-from fedjob_operator.core.actions import Action, Call, CreatePod, DeletePod, StartTask
+from fedjob_operator.core.actions import Action, Call, CheckPods, CreatePod, DeleteJob, DeletePod, StartTask
 from fedjob_operator.observations import Answer, Observations
-from fedjob_operator.ports import CallError, Pods, Programs
+from fedjob_operator.ports import CallError, JobStore, Pods, Programs
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class Performer:
     """Owns the calls that are under way.
 
     Args:
+        store: Where the resource is kept.
         pods: Where programs run.
         programs: How they are called.
         observations: Where answers go.
@@ -38,12 +39,14 @@ class Performer:
     def __init__(
         self,
         *,
+        store: JobStore,
         pods: Pods,
         programs: Programs,
         observations: Observations,
         wake: Callable[[], None],
         clock: Callable[[], datetime],
     ) -> None:
+        self._store = store
         self._pods = pods
         self._programs = programs
         self._observations = observations
@@ -87,7 +90,7 @@ class Performer:
             self._observations.learn(action, answer)
             # That a client took its task only means not to give it again: the end of the round is what is waited for.
             matters = not isinstance(action, StartTask)
-            if not isinstance(action, Call):
+            if not isinstance(action, Call | CheckPods):
                 # Until the pod is seen, or seen to be gone, the decision asks for the same again.
                 self._hold(key, SEEN_SECONDS)
         finally:
@@ -102,6 +105,11 @@ class Performer:
                 return None
             case DeletePod():
                 await self._pods.delete(action)
+                return None
+            case CheckPods():
+                return await self._pods.check(job)
+            case DeleteJob():
+                await self._store.delete(job)
                 return None
             case Call():
                 return await self._programs.perform(action)

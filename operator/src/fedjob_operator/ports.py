@@ -7,7 +7,7 @@ from typing import Protocol
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
 from fedjob_operator.core.actions import Action, CreatePod, DeletePod
-from fedjob_operator.core.observed import PodView
+from fedjob_operator.core.observed import PodCheck, PodView
 from fedjob_operator.observations import Answer
 from fedjob_protocol.errors import FedJobError
 
@@ -40,6 +40,14 @@ class JobStore(Protocol):
         """
         ...
 
+    async def delete(self, job: FederatedJob) -> None:
+        """Delete the resource; that it is gone already is fine.
+
+        Raises:
+            CallError: It cannot be deleted now.
+        """
+        ...
+
 
 class Pods(Protocol):
     """Where programs run."""
@@ -54,6 +62,14 @@ class Pods(Protocol):
 
     async def delete(self, action: DeletePod) -> None:
         """Delete this very pod; that it is gone already is fine."""
+        ...
+
+    async def check(self, job: FederatedJob) -> PodCheck:
+        """Ask whether the pods of the job would be taken, without making them.
+
+        Raises:
+            CallError: There was no answer.
+        """
         ...
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
 from fedjob_operator.core.conditions import is_finished
 from fedjob_operator.core.decide import Decision, decide
+from fedjob_operator.core.platform import LOCAL, Platform
 from fedjob_operator.observations import Observations
 from fedjob_operator.performer import Performer
 from fedjob_operator.ports import JobStore, Pods, Programs, StatusConflictError, StoreUnavailableError
@@ -35,16 +36,25 @@ class Reconciler:
         programs: How they are called.
         clock: The time, in UTC.
         on_change: Told of every status that was written, after the write.
+        platform: Where the job's programs run.
     """
 
     def __init__(
-        self, *, store: JobStore, pods: Pods, programs: Programs, clock: Callable[[], datetime], on_change: OnChange
+        self,
+        *,
+        store: JobStore,
+        pods: Pods,
+        programs: Programs,
+        clock: Callable[[], datetime],
+        on_change: OnChange,
+        platform: Platform = LOCAL,
     ) -> None:
         self._store = store
         self._pods = pods
         self._programs = programs
         self._clock = clock
         self._on_change = on_change
+        self._platform = platform
         self._woken = asyncio.Event()
         self._store_failures = 0
         self._begin()
@@ -53,6 +63,7 @@ class Reconciler:
         """Begin with nothing seen and nothing under way."""
         self._observations = Observations()
         self._performer = Performer(
+            store=self._store,
             pods=self._pods,
             programs=self._programs,
             observations=self._observations,
@@ -71,7 +82,7 @@ class Reconciler:
             while job is not None:
                 self._woken.clear()
                 now = self._clock()
-                decision = decide(job, self._observations.look(self._pods.pods()), now)
+                decision = decide(job, self._observations.look(self._pods.pods()), now, platform=self._platform)
                 for action in decision.actions:
                     self._performer.start(job, action)
                 if decision.status != job.status:

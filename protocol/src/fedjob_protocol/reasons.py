@@ -28,10 +28,19 @@ class Reason(StrEnum):
     QUORUM_LOST = "QuorumLost"
     CHECKPOINT_FAILED = "CheckpointFailed"
     EVALUATION_FAILED = "EvaluationFailed"
+    UNSCHEDULABLE = "Unschedulable"
+    GPU_UNAVAILABLE = "GpuUnavailable"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CANNOT_RUN = "ContainerCannotRun"
+    VOLUME_UNAVAILABLE = "VolumeUnavailable"
+    POD_REFUSED = "PodRefused"
+    INVALID_POD_TEMPLATE = "InvalidPodTemplate"
     # Failures of processes
     CLIENT_LOST = "ClientLost"
     CRASHED = "Crashed"
     OOM_KILLED = "OOMKilled"
+    EVICTED = "Evicted"
     DATA_ERROR = "DataError"
     TRAINER_ERROR = "TrainerError"
     # Failures of rounds
@@ -70,9 +79,18 @@ DESCRIPTIONS: Final = MappingProxyType(
         Reason.QUORUM_LOST: "A round got fewer reports than `minReports` in all its attempts.",
         Reason.CHECKPOINT_FAILED: "The checkpoint cannot be written, for example because the disk is full; retried.",
         Reason.EVALUATION_FAILED: "The evaluator failed or took too long.",
+        Reason.UNSCHEDULABLE: "No node can take a pod; the scheduler's words are in the message.",
+        Reason.GPU_UNAVAILABLE: "A client that asked for a GPU computes without one, or no node has one left.",
+        Reason.QUOTA_EXCEEDED: "The namespace's quota does not allow a further pod.",
+        Reason.IMAGE_PULL_FAILED: "An image cannot be pulled: its name, its registry or the pull secret is wrong.",
+        Reason.CONTAINER_CANNOT_RUN: "A container cannot be started, for example because its image lacks the program.",
+        Reason.VOLUME_UNAVAILABLE: "A volume that a pod needs is not there or cannot be mounted.",
+        Reason.POD_REFUSED: "The API server or the kubelet refused a pod.",
+        Reason.INVALID_POD_TEMPLATE: "The API server would refuse the pods that a template yields.",
         Reason.CLIENT_LOST: "A client was replaced `backoffLimit` times and counts as lost.",
         Reason.CRASHED: "A process ended without being asked to.",
         Reason.OOM_KILLED: "A process was killed because it used more memory than its limit.",
+        Reason.EVICTED: "A pod was removed from its node, for example because the node ran out of memory or disk.",
         Reason.DATA_ERROR: "A client cannot read its data.",
         Reason.TRAINER_ERROR: "A trainer raised an exception.",
         Reason.DEADLINE_EXCEEDED: "A round's deadline passed below `minReports`.",

@@ -9,7 +9,7 @@ from fedjob_operator.observations import Observations
 from fedjob_operator.performer import FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, SEEN_SECONDS, Performer
 from fedjob_operator.ports import CallError
 from tests.support.builders import a_job, pod, seen
-from tests.support.ports import FakePods, FakePrograms
+from tests.support.ports import FakePods, FakePrograms, FakeStore
 from tests.support.virtual_time import now, run, settle
 
 JOB = a_job().build()
@@ -26,7 +26,12 @@ class Stage:
         self.observations.look(PODS)
         self.wakes, self.woken = 0, asyncio.Event()
         self.performer = Performer(
-            pods=self.pods, programs=self.programs, observations=self.observations, wake=self.wake, clock=now
+            store=FakeStore(JOB),
+            pods=self.pods,
+            programs=self.programs,
+            observations=self.observations,
+            wake=self.wake,
+            clock=now,
         )
 
     def wake(self):

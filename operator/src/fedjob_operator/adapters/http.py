@@ -8,7 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 from fedjob_operator.core.actions import (
     Action,
+    CheckPods,
     CreatePod,
+    DeleteJob,
     DeletePod,
     Evaluate,
     FetchInfo,
@@ -83,7 +85,7 @@ class HttpPrograms:
             case Evaluate():
                 url = f"{action.url}{routes.EVALUATE_PATH}?wait={EVALUATE_WAIT_SECONDS}"
                 return await self._call(EvaluationView, "POST", url, action.task, wait=EVALUATE_WAIT_SECONDS)
-            case CreatePod() | DeletePod():
+            case CreatePod() | DeletePod() | CheckPods() | DeleteJob():
                 raise TypeError(f"{action.key} is no HTTP call")
 
     async def _call(

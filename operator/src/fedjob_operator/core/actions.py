@@ -47,6 +47,28 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckPods:
+    """Ask the cluster whether it would take the pods that the spec yields; nothing is made."""
+
+    generation: int
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"check/{self.generation}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteJob:
+    """Delete the job itself: it finished longer ago than its time to live."""
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return "delete-job"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """Base of the HTTP calls: to which running program, and where it answers."""
 
@@ -160,6 +182,8 @@ class RecordEvaluation(Call):
 Action = (
     CreatePod
     | DeletePod
+    | CheckPods
+    | DeleteJob
     | FetchInfo
     | ReadState
     | OpenRound

@@ -22,6 +22,7 @@ from fedjob_operator.core.actions import Action, open_key, state_key, watch_key
 from fedjob_operator.core.conditions import describe, finish, is_finished, set_condition
 from fedjob_operator.core.observed import Failure, Observed, PodPhase, PodView
 from fedjob_operator.core.phases import TERMINAL
+from fedjob_operator.core.platform import LOCAL, Platform
 from fedjob_operator.core.pods import PodPlan, declared_clients, plan_pods, release_pods
 from fedjob_operator.core.quorum import DEFINITIVE, may_start, missing_clients
 from fedjob_operator.core.rounds import drive, intend
@@ -49,13 +50,14 @@ class Decision:
     """Complete or Failed."""
 
 
-def decide(job: FederatedJob, seen: Observed, now: datetime) -> Decision:
+def decide(job: FederatedJob, seen: Observed, now: datetime, *, platform: Platform = LOCAL) -> Decision:  # noqa: ARG001
     """Decide what to do for a job.
 
     Args:
         job: The resource as last read or written.
         seen: What was observed since.
         now: The time, in UTC.
+        platform: Where the job's programs run.
 
     Returns:
         The status that follows from what was seen, and the actions that bring the job on. Actions depend only on

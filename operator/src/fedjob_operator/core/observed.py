@@ -25,12 +25,22 @@ class PodPhase(StrEnum):
 
     STARTING = "Starting"
     READY = "Ready"
+    STOPPING = "Stopping"
+    """Somebody asked it to end; its successor is not made before it is gone."""
     EXITED = "Exited"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
     """Why a pod ended."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Why a pod does not become ready."""
 
     reason: Reason
     message: str
@@ -53,7 +63,21 @@ class PodView:
     url: str | None = None
     """Where it answers, once ready."""
     exit: Exit | None = None
-    """Once exited."""
+    """Once exited; of a program that is started again in its place, why it ended the last time."""
+    waiting: Waiting | None = None
+    """While starting, when something holds it up."""
+    gpus_held: int = 0
+    """GPUs that are taken for it, from the moment it has a node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodCheck:
+    """What the cluster said of the pods that a spec yields, asked without making them."""
+
+    generation: int
+    """Of the spec that was asked about."""
+    problem: str | None = None
+    """Why a pod would be refused, in the cluster's words and with the part of the spec; ``None`` is fine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,5 +117,7 @@ class Observed:
     """By client index: the last task that it accepted."""
     evaluation: EvaluationView | None = None
     """The newest answer of the evaluator."""
+    pod_check: PodCheck | None = None
+    """The newest answer to `CheckPods`."""
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """By `Action.key` of calls whose last try failed."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
-from fedjob_operator.ports import StatusConflictError, StoreUnavailableError
+from fedjob_operator.ports import CallError, StatusConflictError, StoreUnavailableError
 
 
 class JobFile:
@@ -75,6 +75,17 @@ class JobFile:
             return self.create(job.model_copy(update={"status": status}))
         except OSError as error:
             raise StoreUnavailableError(f"{self._path} cannot be written: {error.strerror or error}") from error
+
+    async def delete(self, job: FederatedJob) -> None:
+        """Remove the file; that it is gone already is fine.
+
+        Raises:
+            CallError: It cannot be removed now.
+        """
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CallError(f"{self._path} of job {job.metadata.name} stays: {error.strerror or error}") from error
 
     def _replace(self, job: FederatedJob) -> None:
         """Write a new file, make it durable, and put it in the place of the old one."""

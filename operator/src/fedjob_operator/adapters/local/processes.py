@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.build.config import client_config
 from fedjob_operator.core.actions import CreatePod, DeletePod
-from fedjob_operator.core.observed import Exit, PodPhase, PodRole, PodView
+from fedjob_operator.core.observed import Exit, PodCheck, PodPhase, PodRole, PodView
 from fedjob_operator.ports import CallError
 from fedjob_protocol.config import (
     CONFIG_VARIABLE,
@@ -118,6 +118,10 @@ class LocalPods:
         await _stop(child.process)
         await child.watcher
         self._children.pop(place, None)
+
+    async def check(self, job: FederatedJob) -> PodCheck:
+        """Return that nothing is wrong: processes have no templates."""
+        return PodCheck(generation=job.metadata.generation or 0)
 
     async def close(self) -> None:
         """End all processes: ask all, wait together, kill what is left."""
