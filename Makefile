@@ -4,8 +4,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 # Tests side by side; a worker that has none left takes over some of another one's.
-# One hash seed, as all workers have to collect the tests in the same order.
-PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 DISTRIBUTIONS := protocol operator images/client images/aggregator cli
 PROJECTS := VERSION pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 # The first interpreter in the supported range; PYTHON=… overrides it.
