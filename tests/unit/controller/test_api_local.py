@@ -21,11 +21,11 @@ def group(**fields):
     [
         (
             {"aggregator": {"replicas": 3}},
-            "spec.aggregator.replicas: 3, but this machine runs one aggregator",
+            "spec.aggregator.replicas: 3, but standbys are not supported yet",
         ),
         (
             {"clientGroups": [{"name": "a", "external": {}}]},
-            "spec.clientGroups[0].external: clients that register themselves are for Kubernetes; use replicas",
+            "spec.clientGroups[0].external: clients that register themselves are not supported yet; use replicas",
         ),
         ({"clientPods": "PerRound"}, "spec.clientPods: PerRound is for Kubernetes; leave it out on this machine"),
         (

@@ -1,0 +1,109 @@
+"""What of the resource this release can do: the API is larger, so that what follows needs no new version of it.
+
+The operator asks before it accepts a job, `fedjob run` before it starts one.
+"""
+
+from collections.abc import Collection, Iterator
+
+from fedjob_operator.api.enums import ClientPods, EvaluationMode, PartitionScheme
+from fedjob_operator.api.learning import Partition
+from fedjob_operator.api.problems import Problem, suggestion
+from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
+
+_SCHEMES = frozenset({PartitionScheme.IID, PartitionScheme.DIRICHLET, PartitionScheme.SHARDS})
+_STRATEGIES = frozenset({"FedAvg"})
+_OPTIMIZERS = frozenset({"SGD"})
+
+
+def unsupported(
+    spec: FederatedJobSpec, *, known_models: Collection[str] | None = None, known_data: Collection[str] | None = None
+) -> list[Problem]:
+    """Return what no engine of this release can do, in the order of a manifest; empty if there is nothing.
+
+    Args:
+        spec: A sound spec.
+        known_models: Names of the built-in models; None checks no names. Groups with a trainer may use any name.
+        known_data: Names of the built-in data sets, likewise.
+    """
+    return [
+        *_names(spec, known_models, known_data),
+        *_learning(spec),
+        *_running(spec),
+        *(problem for index, group in enumerate(spec.client_groups) for problem in _group(index, group)),
+    ]
+
+
+def unsupported_on_cluster(
+    spec: FederatedJobSpec, *, known_models: Collection[str] | None = None, known_data: Collection[str] | None = None
+) -> list[Problem]:
+    """Return what the operator of this release cannot do; arguments as of `unsupported`."""
+    return [*_cluster(spec), *unsupported(spec, known_models=known_models, known_data=known_data)]
+
+
+def _cluster(spec: FederatedJobSpec) -> Iterator[Problem]:
+    origin = spec.model.init_from
+    if origin is not None and origin.file is not None:
+        yield Problem("spec.model.initFrom.file", "is a file of one machine; use claim")
+    if origin is not None and origin.federated_job is not None:
+        yield Problem("spec.model.initFrom.federatedJob", "is not supported yet; use claim")
+    if spec.client_pods is ClientPods.PER_ROUND:
+        yield Problem("spec.clientPods", "PerRound is not supported yet; leave it out")
+    if spec.serve.replicas:
+        yield Problem("spec.serve.replicas", f"{spec.serve.replicas}, but serving is not supported yet")
+
+
+def _names(spec: FederatedJobSpec, models: Collection[str] | None, data: Collection[str] | None) -> Iterator[Problem]:
+    built_in = [(index, group) for index, group in enumerate(spec.client_groups) if group.trainer is None]
+    if built_in and models is not None and spec.model.name not in models:
+        yield _unknown("spec.model.name", spec.model.name, models)
+    if data is None:
+        return
+    inherits = any(group.data is None or group.data.name is None for _, group in built_in)
+    if spec.data is not None and inherits and spec.data.name not in data:
+        yield _unknown("spec.data.name", spec.data.name, data)
+    for index, group in built_in:
+        if group.data is not None and group.data.name is not None and group.data.name not in data:
+            yield _unknown(f"spec.clientGroups[{index}].data.name", group.data.name, data)
+    held_out = spec.evaluation.data  # the evaluator runs the trainer of the first group
+    if held_out is not None and spec.client_groups[0].trainer is None and held_out.name not in {None, *data}:
+        yield _unknown("spec.evaluation.data.name", str(held_out.name), data)
+
+
+def _unknown(path: str, name: str, known: Collection[str]) -> Problem:
+    near = suggestion(name, known)
+    return Problem(path, f'"{name}" is not built in{near}; built in are {", ".join(sorted(known))}')
+
+
+def _learning(spec: FederatedJobSpec) -> Iterator[Problem]:
+    if spec.data is not None:
+        yield from _partition("spec.data.partition", spec.data.partition)
+    custom = all(group.trainer is not None for group in spec.client_groups)
+    if not custom and spec.training.optimizer.name not in _OPTIMIZERS:
+        yield _unknown("spec.training.optimizer.name", spec.training.optimizer.name, _OPTIMIZERS)
+    for name, value in spec.training.optimizer.parameters.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield Problem(f"spec.training.optimizer.parameters.{name}", "is not a number")
+    if spec.training.learning_rate_schedule is not None:
+        yield Problem("spec.training.learningRateSchedule", "is not supported yet; leave it out")
+    if spec.strategy.name not in _STRATEGIES:
+        yield _unknown("spec.strategy.name", spec.strategy.name, _STRATEGIES)
+
+
+def _partition(path: str, partition: Partition | None) -> Iterator[Problem]:
+    if partition is not None and partition.scheme not in _SCHEMES:
+        yield Problem(f"{path}.scheme", f"{partition.scheme} is not supported yet; use {', '.join(sorted(_SCHEMES))}")
+
+
+def _running(spec: FederatedJobSpec) -> Iterator[Problem]:
+    if spec.aggregator.replicas > 1:
+        yield Problem("spec.aggregator.replicas", f"{spec.aggregator.replicas}, but standbys are not supported yet")
+    if EvaluationMode.CLIENTS in spec.evaluation.modes:
+        yield Problem("spec.evaluation.modes", "Clients is not supported yet; use Evaluator, or [] for no evaluation")
+
+
+def _group(index: int, group: ClientGroup) -> Iterator[Problem]:
+    path = f"spec.clientGroups[{index}]"
+    if group.data is not None:
+        yield from _partition(f"{path}.data.partition", group.data.partition)
+    if group.external is not None:
+        yield Problem(f"{path}.external", "clients that register themselves are not supported yet; use replicas")

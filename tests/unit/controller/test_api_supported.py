@@ -1,0 +1,46 @@
+"""What the operator of this release refuses before it makes a pod."""
+
+import pytest
+
+from fedjob_operator.api.supported import unsupported_on_cluster
+from fedjob_operator.api.v1alpha1 import FederatedJob
+
+
+def refused(**fields):
+    job = FederatedJob.from_document(
+        {
+            "apiVersion": "fedjob.dev/v1alpha1",
+            "kind": "FederatedJob",
+            "metadata": {"name": "a"},
+            "spec": {
+                "rounds": 1,
+                "model": {"name": "mlp"},
+                "data": {"name": "digits"},
+                "clientGroups": [{"name": "clients", "replicas": 2}],
+                **fields,
+            },
+        }
+    )
+    return [problem.path for problem in unsupported_on_cluster(job.spec, known_models=["mlp"], known_data=["digits"])]
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"model": {"name": "mlp", "initFrom": {"file": "a.safetensors"}}}, "spec.model.initFrom.file"),
+        ({"model": {"name": "mlp", "initFrom": {"federatedJob": {"name": "b"}}}}, "spec.model.initFrom.federatedJob"),
+        ({"clientPods": "PerRound"}, "spec.clientPods"),
+        ({"serve": {"replicas": 1}}, "spec.serve.replicas"),
+        ({"model": {"name": "mlpp"}}, "spec.model.name"),
+        ({"strategy": {"name": "FedAvgg"}}, "spec.strategy.name"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_done_is_named(fields, path):
+    assert refused(**fields) == [path]
+
+
+def test_pods_claims_and_suspension_are_what_a_cluster_is_for():
+    claim = {"claim": {"name": "models", "path": "a.safetensors"}}
+    group = {"name": "clients", "replicas": 2, "gpus": 1, "image": "mine:1", "template": {"spec": {}}}
+    assert refused(suspend=True, clientGroups=[group], model={"name": "mlp", "initFrom": claim}) == []
