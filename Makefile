@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # Tests side by side; a worker that has none left takes over some of another one's.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 DISTRIBUTIONS := protocol operator images/client images/aggregator cli
+# Where the files lie that are made from the code.
+GENERATED := docs crds charts/fedjob/files dist
 PROJECTS := VERSION pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 # The first interpreter in the supported range; PYTHON=… overrides it.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
@@ -23,7 +25,7 @@ lab: $(VENV)/.run ## Start three clients (8001-8003) and an aggregator (9000) to
 	@$(BIN)/fedjob lab $(ARGS)
 
 ##@ Work on it
-.PHONY: init fmt lint types test test-unit test-integration test-slow generate verify requirements bench clean
+.PHONY: init fmt lint types test test-unit test-integration test-slow test-api test-chart e2e generate verify requirements bench clean
 init: $(VENV)/.dev ## Set up .venv with the programs, the tests' and the linters' packages
 
 fmt: $(VENV)/.dev ## Format the code
@@ -39,7 +41,7 @@ types: $(VENV)/.dev ## Check the types
 	$(BIN)/mypy
 
 test: $(VENV)/.dev ## Set everything up and run the unit and integration tests
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" tests/unit tests/integration $(ARGS)
 
 test-unit: $(VENV)/.dev ## Run the unit tests (seconds, no network)
 	$(PYTEST) tests/unit $(ARGS)
@@ -48,14 +50,23 @@ test-integration: $(VENV)/.dev ## Run the integration tests (real processes on l
 	$(PYTEST) -m "not slow" tests/integration $(ARGS)
 
 test-slow: $(VENV)/.dev ## Run the tests that take half a minute or more
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow tests/unit tests/integration $(ARGS)
+
+test-api: $(VENV)/.dev ## Run the tests on a real API server (etcd and kube-apiserver in KUBEBUILDER_ASSETS)
+	$(BIN)/python -m pytest tests/api $(ARGS)
+
+test-chart: $(VENV)/.dev ## Run the tests of the chart (needs helm; with KUBEBUILDER_ASSETS also on an API server)
+	$(BIN)/python -m pytest tests/chart $(ARGS)
+
+e2e: $(VENV)/.dev ## Run the end-to-end tests on a kind cluster (needs docker, kind, kubectl, helm)
+	$(BIN)/python -m pytest tests/e2e $(ARGS)
 
 generate: $(VENV)/.dev ## Write the files that are made from the code
 	$(BIN)/python docs/generate.py
 
 verify: generate ## Fail if a generated file is not up to date
-	@git diff --exit-code -- docs || { echo "generated files differ: commit the result of 'make generate'"; exit 1; }
-	@test -z "$$(git ls-files --others --exclude-standard docs)" || { echo "generated files are not committed"; exit 1; }
+	@git diff --exit-code -- $(GENERATED) || { echo "generated files differ: commit the result of 'make generate'"; exit 1; }
+	@test -z "$$(git ls-files --others --exclude-standard $(GENERATED))" || { echo "generated files are not committed"; exit 1; }
 
 requirements: ## Compile requirements/*.txt again (needs uv; ARGS=--upgrade moves versions)
 	requirements/compile $(ARGS)

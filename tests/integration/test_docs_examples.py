@@ -38,8 +38,13 @@ def test_the_minimal_example_runs(tmp_path):
     assert accuracy(status) > 0.5
 
 
+def test_the_example_for_a_cluster_runs_here_too(tmp_path):
+    status = run_briefly(EXAMPLES / "02-kubernetes.yaml", tmp_path, TWO_CLIENTS)
+    assert accuracy(status) > 0.5
+
+
 def test_the_trainer_of_ones_own_runs_and_predicts(tmp_path):
-    status = run_briefly(EXAMPLES / "02-own-trainer/job.yaml", tmp_path, TWO_CLIENTS)
+    status = run_briefly(EXAMPLES / "03-own-trainer/job.yaml", tmp_path, TWO_CLIENTS)
     assert accuracy(status) > 0.7
     predicted = fedjob("predict", tmp_path / "run", cwd=tmp_path)
     assert re.search(r"^\d of 8 right$", predicted.stdout, re.MULTILINE), predicted.stdout + predicted.stderr
@@ -47,13 +52,13 @@ def test_the_trainer_of_ones_own_runs_and_predicts(tmp_path):
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="no MNIST files: name their folder in FEDJOB_TEST_MNIST")
 def test_the_mnist_example_runs(tmp_path):
-    status = run_briefly(EXAMPLES / "03-mnist.yaml", tmp_path, TWO_CLIENTS, f"spec.data.path={MNIST}")
+    status = run_briefly(EXAMPLES / "04-mnist.yaml", tmp_path, TWO_CLIENTS, f"spec.data.path={MNIST}")
     assert accuracy(status) > 0.7
 
 
 def test_the_example_with_files_of_ones_own_runs(tmp_path):
-    folder = tmp_path / "04-npz"
-    shutil.copytree(EXAMPLES / "04-npz", folder, ignore=shutil.ignore_patterns("data"))
+    folder = tmp_path / "05-npz"
+    shutil.copytree(EXAMPLES / "05-npz", folder, ignore=shutil.ignore_patterns("data"))
     subprocess.run([sys.executable, folder / "make_data.py"], check=True)
     assert accuracy(run_briefly(folder / "job.yaml", tmp_path)) > 0.85
 

@@ -31,7 +31,7 @@ def test_the_demo_reads_digits(seed, tmp_path):
 @pytest.mark.skipif(not MNIST.is_dir(), reason="no MNIST files: name their folder in FEDJOB_TEST_MNIST")
 def test_softmax_reads_mnist_after_ten_rounds_of_five_skewed_clients(tmp_path):
     reached = [
-        accuracy(tmp_path / f"run-{seed}", "03-mnist.yaml", f"spec.data.path={MNIST}", f"spec.seed={seed}")
+        accuracy(tmp_path / f"run-{seed}", "04-mnist.yaml", f"spec.data.path={MNIST}", f"spec.seed={seed}")
         for seed in SEEDS
     ]
     assert mean(reached) >= 0.87
