@@ -13,12 +13,12 @@ from fedjob_operator.api.resolve import group_capacity
 from fedjob_operator.api.spec import FederatedJobSpec
 from fedjob_operator.api.status import LayoutEntry
 
-_ALWAYS: Final = re.compile(
+ALWAYS: Final = re.compile(
     r"spec\.(?:suspend|rounds|stop|serve|activeDeadlineSeconds|startupDeadlineSeconds|ttlSecondsAfterFinished"
     r"|roundPolicy\.deadlineSeconds|evaluation\.deadlineSeconds|clientGroups\[\d+\]\.replicas)"
 )
 """Fields that may be changed at any time, within limits."""
-_WHILE_SUSPENDED: Final = re.compile(
+WHILE_SUSPENDED: Final = re.compile(
     r"spec\.(?:clientGroups\[\d+\]\.(?:gpus|image|template)|evaluation\.(?:gpus|template)|aggregator\.template)"
 )
 """Fields that may be changed while the job is suspended: they describe pods, and there are none then."""
@@ -50,7 +50,7 @@ def immutable_changes(
 
 def _changes(location: list[int | str], old: Any, new: Any, *, suspended: bool) -> Iterator[Problem]:
     path = path_of(location)
-    if old == new or _ALWAYS.fullmatch(path) or (suspended and _WHILE_SUSPENDED.fullmatch(path)):
+    if old == new or ALWAYS.fullmatch(path) or (suspended and WHILE_SUSPENDED.fullmatch(path)):
         return
     if isinstance(old, dict) and isinstance(new, dict):
         for name in dict.fromkeys([*old, *new]):
@@ -59,7 +59,7 @@ def _changes(location: list[int | str], old: Any, new: Any, *, suspended: bool) 
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _changes([*location, index], before, after, suspended=suspended)
     else:
-        hint = " unless the job is suspended" if _WHILE_SUSPENDED.fullmatch(path) else ""
+        hint = " unless the job is suspended" if WHILE_SUSPENDED.fullmatch(path) else ""
         yield Problem(path, f"cannot be changed{hint} ({_words(old)} before, {_words(new)} now)")
 
 
