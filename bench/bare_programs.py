@@ -15,7 +15,8 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
-from fedjob_protocol.process import announce, base_url, hold_lifeline, listen
+from fedjob_protocol.lifeline import hold_lifeline
+from fedjob_protocol.process import announce, base_url, listen
 
 BLOCK_BYTES: Final = 1 << 20
 WAIT_SECONDS: Final = 60.0

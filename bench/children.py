@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from fedjob_protocol.config import LIFELINE_VARIABLE
+from fedjob_protocol.lifeline import LIFELINE_VARIABLE
 from fedjob_protocol.messages import Announcement
 
 HERE: Final = Path(__file__).resolve().parent

@@ -7,7 +7,8 @@ import os
 import socket
 from typing import Final
 
-from fedjob_protocol.process import announce, base_url, hold_lifeline, listen
+from fedjob_protocol.lifeline import hold_lifeline
+from fedjob_protocol.process import announce, base_url, listen
 
 BLOCK_BYTES: Final = 1 << 20
 

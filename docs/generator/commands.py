@@ -6,8 +6,8 @@ from itertools import chain
 import click
 
 from fedjob.__main__ import cli
-from fedjob_aggregator.__main__ import main as aggregator
-from fedjob_client.__main__ import main as client
+from fedjob_aggregator.command import main as aggregator
+from fedjob_client.command import main as client
 from generator.markdown import fence, page
 
 WIDTH = 100

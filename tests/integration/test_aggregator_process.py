@@ -17,7 +17,8 @@ import pytest
 
 from fedjob_protocol.config import Termination
 from fedjob_protocol.digests import xxh3_of
-from fedjob_protocol.process import EXIT_FATAL, EXIT_LIFELINE, EXIT_USAGE
+from fedjob_protocol.lifeline import EXIT_LIFELINE
+from fedjob_protocol.process import EXIT_FATAL, EXIT_USAGE
 from fedjob_protocol.weights import encode
 
 pytestmark = pytest.mark.integration

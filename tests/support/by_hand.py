@@ -15,8 +15,8 @@ import psutil
 from pydantic import BaseModel
 
 from fedjob_protocol import PROTOCOL_VERSION, routes
-from fedjob_protocol.config import LIFELINE_VARIABLE
 from fedjob_protocol.digests import xxh3_of
+from fedjob_protocol.lifeline import LIFELINE_VARIABLE
 from fedjob_protocol.messages import (
     AggregatorState,
     Announcement,

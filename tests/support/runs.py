@@ -26,7 +26,7 @@ RUN_SECONDS = 90.0
 CHANGE_SECONDS = 60.0
 """Deadline for something that a running job is about to do."""
 DEATH_SECONDS = 5.0
-"""Children are gone this long after their parent at the latest, on a machine that has nothing else to do."""
+"""Children are gone this long after their parent at the latest."""
 LOOK_SECONDS = 0.002
 
 
@@ -80,10 +80,8 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
-    """All these processes end within `DEATH_SECONDS`, or longer in proportion to what else the machine does."""
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    crowd = max(1.0, workers, os.getloadavg()[0] / (os.cpu_count() or 1))
-    wait_until(lambda: all(map(is_gone, processes)), f"the end of {processes}", DEATH_SECONDS * crowd)
+    """All these processes end within `DEATH_SECONDS`."""
+    wait_until(lambda: all(map(is_gone, processes)), f"the end of {processes}", DEATH_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

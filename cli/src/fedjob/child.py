@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from fedjob.failure import Failure
-from fedjob_protocol.config import LIFELINE_VARIABLE
+from fedjob_protocol.lifeline import LIFELINE_ON_STDIN, LIFELINE_VARIABLE
 from fedjob_protocol.messages import Announcement
 
 STOP_SECONDS = 3.0
@@ -44,7 +44,7 @@ class Program:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env={**environment, LIFELINE_VARIABLE: "stdin"},
+                env={**environment, LIFELINE_VARIABLE: LIFELINE_ON_STDIN},
                 cwd=folder,
                 start_new_session=True,
             )

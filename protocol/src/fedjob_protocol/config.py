@@ -17,8 +17,6 @@ TOKEN_VARIABLE = "FEDJOB_TOKEN"  # noqa: S105 - the variable's name
 """Environment variable with the job's token; absent means that none is asked for."""
 TERMINATION_LOG_VARIABLE = "FEDJOB_TERMINATION_LOG"
 """Environment variable with the file that a dying program leaves its `Termination` in."""
-LIFELINE_VARIABLE = "FEDJOB_LIFELINE"
-"""Set to ``stdin`` when the program has to exit as soon as its standard input ends: its parent is gone."""
 
 
 class Role(StrEnum):

@@ -1,6 +1,6 @@
-"""What the programs have in common as processes: listening, announcing, dying with their parent, saying why they died.
+"""What the programs have in common as processes: listening, announcing, logging, ending, saying why they died.
 
-Called by the ``__main__`` modules of the aggregator and the client; decides nothing about rounds.
+Called by the ``command`` modules of the aggregator and the client; decides nothing about rounds.
 """
 
 import logging
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
-from fedjob_protocol.config import LIFELINE_VARIABLE, TERMINATION_LOG_VARIABLE, Termination
+from fedjob_protocol.config import TERMINATION_LOG_VARIABLE, Termination
 from fedjob_protocol.errors import FedJobError
 from fedjob_protocol.messages import Announcement
 from fedjob_protocol.reasons import Reason
@@ -23,13 +23,10 @@ EXIT_FATAL: Final = 1
 """The program could not go on; its `Termination` says why."""
 EXIT_USAGE: Final = 2
 """Wrong flags, or a port that cannot be had: nothing was started."""
-EXIT_LIFELINE: Final = 3
-"""The parent is gone."""
 
 BACKLOG: Final = 1024
 """Connections that wait to be accepted."""
 MAX_MESSAGE_CHARACTERS: Final = 2048
-LIFELINE_ON_STDIN: Final = "stdin"
 
 _log = logging.getLogger(__name__)
 
@@ -89,34 +86,6 @@ def log_to_stderr(level: str = "INFO") -> None:
     logging.basicConfig(
         stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
-
-
-def hold_lifeline(environment: Mapping[str, str], *, descriptor: int = 0) -> threading.Thread | None:
-    """Exit with `EXIT_LIFELINE` as soon as standard input ends, where the environment asks for it.
-
-    The parent holds the other end of the pipe; the kernel closes it however the parent dies. Nothing is flushed or
-    said: a write could block for ever on a pipe that nobody reads, and whatever is durable is so already.
-
-    Args:
-        environment: ``FEDJOB_LIFELINE=stdin`` switches it on.
-        descriptor: The file descriptor to watch.
-
-    Returns:
-        The watching thread, or ``None`` where no lifeline is asked for.
-    """
-    if environment.get(LIFELINE_VARIABLE) != LIFELINE_ON_STDIN:
-        return None
-    thread = threading.Thread(target=_watch, args=(descriptor,), name="lifeline", daemon=True)
-    thread.start()
-    return thread
-
-
-def _watch(descriptor: int) -> NoReturn:
-    try:
-        while os.read(descriptor, 4096):
-            pass
-    finally:  # an error of the descriptor is an end, too
-        os._exit(EXIT_LIFELINE)
 
 
 def leave_termination(environment: Mapping[str, str], reason: Reason, message: str) -> None:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjob_aggregator.__main__ import main
+from fedjob_aggregator.command import main
 from fedjob_aggregator.models import Span, requested_span
 from tests.unit.aggregator.harness import running
 

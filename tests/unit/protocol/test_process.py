@@ -11,12 +11,11 @@ import sys
 import pytest
 
 from fedjob_protocol.config import Termination
+from fedjob_protocol.lifeline import EXIT_LIFELINE, hold_lifeline
 from fedjob_protocol.process import (
-    EXIT_LIFELINE,
     CannotListenError,
     announce,
     base_url,
-    hold_lifeline,
     leave_termination,
     listen,
     stop_on_signals,
@@ -68,7 +67,7 @@ def test_no_lifeline_is_held_unless_asked_for():
 
 CHILD = """
 import os, time
-from fedjob_protocol.process import hold_lifeline
+from fedjob_protocol.lifeline import hold_lifeline
 hold_lifeline(os.environ)
 print("up", flush=True)
 time.sleep(60)
@@ -89,6 +88,13 @@ def test_a_process_dies_with_its_lifeline():
         assert child.poll() is None
         child.stdin.close()
         assert child.wait(timeout=10) == EXIT_LIFELINE
+
+
+@pytest.mark.parametrize("program", ["fedjob_client", "fedjob_aggregator"])
+def test_the_lifeline_is_held_before_anything_is_imported_that_takes_time(program):
+    code = f"import sys, {program}.__main__; print(*sys.modules)"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pydantic", "click", "asyncio", "numpy", "importlib.metadata"} & set(child.stdout.split())
 
 
 def test_the_reason_of_a_death_is_left_where_the_environment_says(tmp_path):

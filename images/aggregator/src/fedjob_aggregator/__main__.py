@@ -1,152 +1,16 @@
-"""The command ``fedjob-aggregator``: settings, folder, port, then serve until asked to stop."""
+"""``fedjob-aggregator``: holds its lifeline, then imports what takes time."""
 
 import os
-import secrets
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
 
-import click
-from pydantic import SecretStr
-
-from fedjob_aggregator.settings import DEFAULT_IDLE_SECONDS, DEFAULT_MOST_UPLOADS, Settings
-from fedjob_protocol.config import TOKEN_VARIABLE
-from fedjob_protocol.process import (
-    EXIT_FATAL,
-    EXIT_USAGE,
-    CannotListenError,
-    announce,
-    base_url,
-    exit_now,
-    hold_lifeline,
-    leave_termination,
-    listen,
-    log_to_stderr,
-    stop_on_signals,
-)
-from fedjob_protocol.routes import AGGREGATOR_PORT
-from fedjob_protocol.version import __version__
-
-PROGRAM = "fedjob-aggregator"
+from fedjob_protocol.lifeline import hold_lifeline
 
 
-@click.command(
-    context_settings={"auto_envvar_prefix": "FEDJOB", "show_default": True, "help_option_names": ["-h", "--help"]},
-    epilog=f"The job's token is read from {TOKEN_VARIABLE} only; without it none is asked for.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=AGGREGATOR_PORT,
-    show_envvar=True,
-    help="TCP port; 0 picks a free one.",
-)
-@click.option("--host", default="127.0.0.1", show_envvar=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option(
-    "--dir",
-    "folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("aggregator-data"),
-    show_envvar=True,
-    envvar="FEDJOB_DIR",
-    help="Folder of checkpoints, manifest and round log; made if absent.",
-)
-@click.option(
-    "--job-uid",
-    default=None,
-    show_envvar=True,
-    help="Job whose folder it has to be.  [default: the first that opens a round]",
-)
-@click.option(
-    "--staging-bytes",
-    type=click.IntRange(0),
-    default=None,
-    show_envvar=True,
-    help="Memory for uploads on their way, in bytes; others go to disk.  [default: one update, at least 64 MiB]",
-)
-@click.option(
-    "--most-uploads",
-    type=click.IntRange(1),
-    default=DEFAULT_MOST_UPLOADS,
-    show_envvar=True,
-    help="Uploads received at the same time; further ones wait.",
-)
-@click.option(
-    "--idle-seconds",
-    type=click.FloatRange(0, min_open=True),
-    default=DEFAULT_IDLE_SECONDS,
-    show_envvar=True,
-    help="Seconds without a byte after which an upload is given up.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_envvar=True,
-    help="What is written to standard error.",
-)
-@click.version_option(__version__, prog_name=PROGRAM)
-def main(
-    port: int,
-    host: str,
-    folder: Path,
-    job_uid: str | None,
-    staging_bytes: int | None,
-    most_uploads: int,
-    idle_seconds: float,
-    log_level: str,
-) -> None:
-    """Receive, verify and fold the updates of federated rounds; commit and serve the models.
-
-    Prints one line of JSON with its address once it serves; logs go to standard error. SIGTERM ends it cleanly. Serves
-    one job; without one, POST /aggregate and the page at / work all the same.
-    """
+def main() -> None:
+    """Run the command."""
     hold_lifeline(os.environ)
-    log_to_stderr(log_level)
-    token = os.environ.get(TOKEN_VARIABLE)
-    settings = Settings(
-        folder=folder,
-        job_uid=job_uid,
-        token=SecretStr(token) if token else None,
-        staging_bytes=staging_bytes,
-        most_uploads=most_uploads,
-        idle_seconds=idle_seconds,
-    )
-    serve(settings, host, port)
+    from fedjob_aggregator.command import main as command  # noqa: PLC0415
 
-
-def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until a signal; ends the process."""
-    # Half a second of imports: after the lifeline is held, so that not even a starting child outlives its parent.
-    from fedjob_aggregator.app import create_app, create_service  # noqa: PLC0415
-    from fedjob_aggregator.checkpoints import FolderError  # noqa: PLC0415
-    from fedjob_aggregator.server import AggregatorServer, server_config  # noqa: PLC0415
-
-    try:
-        listening = listen(host, port)
-    except CannotListenError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
-        exit_now(EXIT_USAGE)
-    boot_id = secrets.token_hex(8)
-    try:
-        with stop_on_signals(lambda: exit_now(0)):  # large checkpoints take a while to be verified
-            service = create_service(settings, boot_id=boot_id, wall_clock=lambda: datetime.now(UTC))
-    except FolderError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
-        leave_termination(os.environ, error.reason, str(error))
-        exit_now(EXIT_FATAL)
-    url = base_url(listening)
-    server = AggregatorServer(
-        server_config(create_app(settings, service)),
-        started=lambda: _announced(url, boot_id),
-        stopping=service.stop,
-    )
-    server.run([listening])
-    exit_now(0)  # a commit that is still being written is cut off: the one before it counts, as after any crash
-
-
-def _announced(url: str, boot_id: str) -> None:
-    announce(PROGRAM, url, boot_id)
+    command()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the program is told when it starts; made from flags and the environment in ``__main__``."""
+"""What the program is told when it starts; made from flags and the environment in ``command``."""
 
 from pathlib import Path
 from typing import Final

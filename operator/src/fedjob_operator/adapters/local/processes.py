@@ -23,11 +23,11 @@ from fedjob_operator.core.observed import Exit, PodCheck, PodPhase, PodRole, Pod
 from fedjob_operator.ports import CallError
 from fedjob_protocol.config import (
     CONFIG_VARIABLE,
-    LIFELINE_VARIABLE,
     TERMINATION_LOG_VARIABLE,
     TOKEN_VARIABLE,
     Termination,
 )
+from fedjob_protocol.lifeline import LIFELINE_ON_STDIN, LIFELINE_VARIABLE
 from fedjob_protocol.messages import Announcement
 from fedjob_protocol.reasons import Reason
 
@@ -168,7 +168,7 @@ class LocalPods:
     def _common(self, action: CreatePod) -> dict[str, str]:
         return {
             TOKEN_VARIABLE: self._settings.token,
-            LIFELINE_VARIABLE: "stdin",
+            LIFELINE_VARIABLE: LIFELINE_ON_STDIN,
             TERMINATION_LOG_VARIABLE: str(self._termination_log(action.role, action.index, action.ordinal)),
             "PYTHONUNBUFFERED": "1",
         }

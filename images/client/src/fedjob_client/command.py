@@ -1,0 +1,97 @@
+"""``fedjob-client``: reads flags and environment, loads the job, serves."""
+
+import logging
+import os
+from typing import NoReturn
+
+import click
+
+from fedjob_client.errors import ClientError, SettingsError
+from fedjob_client.settings import Settings, prepare_environment, read_config, read_token, tell_identity
+from fedjob_protocol.config import Device
+from fedjob_protocol.process import (
+    EXIT_FATAL,
+    EXIT_USAGE,
+    CannotListenError,
+    exit_now,
+    leave_termination,
+    listen,
+    log_to_stderr,
+)
+from fedjob_protocol.version import __version__
+
+_log = logging.getLogger(__name__)
+
+EPILOG = """Without a job (environment variable FEDJOB_CONFIG) the client serves the simple forms: POST /train and
+POST /predict on synthetic data. GET /docs shows the whole API. FEDJOB_TOKEN sets the token that /v1 asks for."""
+
+
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--host", envvar="FEDJOB_HOST", default="127.0.0.1", show_default=True, show_envvar=True,
+              help="Address to listen on; 0.0.0.0 is every address of this machine.")  # fmt: skip
+@click.option("--port", envvar="FEDJOB_PORT", type=click.IntRange(0, 65535), default=8000, show_default=True,
+              show_envvar=True, help="TCP port to listen on; 0 picks a free one.")  # fmt: skip
+@click.option("--index", envvar=["FEDJOB_INDEX", "FEDJOB_CLIENT_INDEX"], type=click.IntRange(0, 1_000_000), default=0,
+              show_default=True, show_envvar=True,
+              help="Number of this client: the simple forms make other data for each.")  # fmt: skip
+@click.option("--device", envvar="FEDJOB_DEVICE", type=click.Choice(["auto", "cpu", "gpu"], case_sensitive=False),
+              default="auto", show_default=True, show_envvar=True,
+              help="Where to compute; the built-in models run on the CPU.")  # fmt: skip
+@click.option("--server-url", envvar="SERVER_URL", show_envvar=True,
+              help="Aggregator to register with, such as http://127.0.0.1:9000; needs --client-url.")  # fmt: skip
+@click.option("--client-url", envvar="CLIENT_URL", show_envvar=True,
+              help="Address under which that aggregator reaches this client.")  # fmt: skip
+@click.option("--log-level", envvar="FEDJOB_LOG_LEVEL", default="info", show_default=True, show_envvar=True,
+              type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+              help="How much to say on standard error.")  # fmt: skip
+@click.version_option(__version__, prog_name="fedjob-client")
+def main(
+    *, host: str, port: int, index: int, device: str, server_url: str | None, client_url: str | None, log_level: str
+) -> None:
+    """Run one client of a federated job: a trainer behind HTTP."""
+    log_to_stderr(log_level)
+    if log_level != "debug":
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        settings = Settings(
+            host=host,
+            port=port,
+            index=index,
+            device={"auto": Device.AUTO, "cpu": Device.CPU, "gpu": Device.GPU}[device],
+            server_url=server_url or None,
+            client_url=client_url or None,
+            token=read_token(os.environ),
+            config=read_config(os.environ),
+        )
+    except SettingsError as error:
+        _die(error, EXIT_USAGE)
+    prepare_environment(os.environ)
+    _run(settings)
+
+
+def _run(settings: Settings) -> NoReturn:
+    """Load, listen, serve. Imports here: they import NumPy, which reads its number of threads then."""
+    from fedjob_client.server import serve  # noqa: PLC0415
+    from fedjob_client.service import load_job  # noqa: PLC0415
+
+    try:
+        listening = listen(settings.host, settings.port)
+        loaded = None
+        if settings.config is not None:
+            tell_identity(os.environ, settings.config)
+            loaded = load_job(settings.config)
+    except CannotListenError as error:
+        click.echo(f"fedjob-client: {error}", err=True)
+        exit_now(EXIT_USAGE)
+    except ClientError as error:
+        if error.__cause__ is not None:
+            _log.info("where it comes from:", exc_info=error.__cause__)
+        _die(error, EXIT_FATAL)
+    has_served = serve(settings, loaded, listening)
+    # A training may still be running: its thread is a daemon, and nobody waits for it.
+    exit_now(0 if has_served else EXIT_FATAL)
+
+
+def _die(error: ClientError, code: int) -> NoReturn:
+    leave_termination(os.environ, error.reason, str(error))
+    exit_now(code)
