@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # Tests side by side; a worker that has none left takes over some of another one's.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 DISTRIBUTIONS := protocol operator images/client images/aggregator cli
+DOCKER ?= docker
+TAG ?= $(shell cat VERSION)
 # Where the files lie that are made from the code.
 GENERATED := docs crds charts/fedjob/files dist
 PROJECTS := VERSION pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
@@ -14,7 +16,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
   if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then echo $$p; break; fi; done)
 
 ##@ Use it
-.PHONY: help demo lab
+.PHONY: help demo lab images run
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -23,6 +25,14 @@ demo: $(VENV)/.run ## Set everything up and run a federated job: 5 clients, 20 r
 
 lab: $(VENV)/.run ## Start three clients (8001-8003) and an aggregator (9000) to talk to with curl
 	@$(BIN)/fedjob lab $(ARGS)
+
+images: ## Build the images of the operator, the client and the aggregator (needs docker)
+	@for program in operator images/client images/aggregator; do \
+	  $(DOCKER) build $(DOCKER_BUILD_FLAGS) $(if $(PYTHON_BASE),--build-arg BASE=$(PYTHON_BASE)) --build-arg VERSION=$(TAG) \
+	    --file $$program/Dockerfile --tag fedjob/$${program#images/}:$(TAG) . || exit 1; done
+
+run: $(VENV)/.dev ## Run the operator here, against the cluster of your kubeconfig
+	$(BIN)/fedjob-operator --reach api-proxy $(ARGS)
 
 ##@ Work on it
 .PHONY: init fmt lint types test test-unit test-integration test-slow test-api test-chart e2e generate verify requirements bench clean

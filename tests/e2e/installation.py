@@ -1,0 +1,70 @@
+"""Installing the chart as a user does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.kubectl import Kubectl, command
+from tests.support.repository import ROOT
+
+CHART = ROOT / "charts" / "fedjob"
+OPERATOR_NAMESPACE = "fedjob-system"
+RELEASE = "fedjob"
+OPERATOR_SELECTOR = "app.kubernetes.io/component=operator"
+INSTALL_SECONDS = 180
+
+
+def images(tag: str) -> dict[str, str]:
+    """Names of our images, by program."""
+    return {program: f"fedjob/{program}:{tag}" for program in ("operator", "client", "aggregator")}
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """One release of the chart."""
+
+    images: Mapping[str, str]
+    namespace: str = OPERATOR_NAMESPACE
+    release: str = RELEASE
+    chart: Path = CHART
+
+    @property
+    def kubectl(self) -> Kubectl:
+        """Kubectl in the operator's namespace."""
+        return Kubectl(self.namespace)
+
+    def install(self, *options: str) -> None:
+        """Install or upgrade, and wait until the operator is ready."""
+        tags = {program: image.rsplit(":", 1) for program, image in self.images.items()}
+        values = [
+            word
+            for program, (repository, tag) in tags.items()
+            for word in ("--set", f"images.{program}.repository={repository}", "--set", f"images.{program}.tag={tag}")
+        ]
+        command(
+            "helm",
+            "upgrade",
+            "--install",
+            self.release,
+            self.chart,
+            "--namespace",
+            self.namespace,
+            "--create-namespace",
+            *values,
+            *options,
+            "--wait",
+            f"--timeout={INSTALL_SECONDS}s",
+            seconds=INSTALL_SECONDS + 30,
+        )
+
+    def uninstall(self) -> None:
+        """Remove the release; the resource's definition, and so the jobs, stay."""
+        command("helm", "uninstall", self.release, "--namespace", self.namespace, "--wait", "--ignore-not-found")
+
+    def test(self) -> None:
+        """Run the tests that the chart brings."""
+        command("helm", "test", self.release, "--namespace", self.namespace, "--timeout=240s", seconds=300)
+
+    def operator_pods(self) -> set[str]:
+        """Names of the operator's pods."""
+        return self.kubectl.names("pods", OPERATOR_SELECTOR)
