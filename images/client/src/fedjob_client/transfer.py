@@ -7,6 +7,7 @@ are read, and believed only when their digest is right.
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -39,7 +40,10 @@ SILENCE_SECONDS: Final = 60.0
 """Longest silence of a server before a transfer is given up."""
 SHORTEST_TRY_SECONDS: Final = 1.0
 """A transfer may take this long even where its deadline is nearer."""
-MAX_PROBLEM_BYTES: Final = 64 << 10
+MAX_ANSWER_BYTES: Final = 64 << 10
+"""Most that is read of an answer which is no model."""
+TAIL_SECONDS: Final = 1.0
+"""How long the body of a success may take: all that it is good for is that its connection can be used again."""
 
 RETRYABLE_STATUS: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -73,6 +77,8 @@ class Parcel:
 class Transfer:
     """The client's side of the aggregator's API.
 
+    Redirects are not followed: they would carry the job's token to somebody else.
+
     Args:
         session: Used for all calls; closed by whoever made it.
         job_uid: The job that updates belong to.
@@ -96,7 +102,9 @@ class Transfer:
         try:
             async with (
                 asyncio.timeout(max(seconds, SHORTEST_TRY_SECONDS)),
-                self._session.get(model.url, headers={"Accept-Encoding": "identity"}, timeout=timeout) as response,
+                self._session.get(
+                    model.url, headers={"Accept-Encoding": "identity"}, timeout=timeout, allow_redirects=False
+                ) as response,
             ):
                 if response.status != HTTPStatus.OK:
                     raise await _refusal(response)
@@ -137,10 +145,14 @@ class Transfer:
                 )
                 asks = body.size > EXPECT_BYTES
                 async with self._session.put(
-                    target.upload_url, data=data, headers=headers, expect100=asks, timeout=timeout
+                    target.upload_url,
+                    data=data,
+                    headers=headers,
+                    expect100=asks,
+                    timeout=timeout,
+                    allow_redirects=False,
                 ) as response:
-                    if not response.ok:
-                        raise await _refusal(response)
+                    await _expect_success(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _broken(target.upload_url, error) from error
 
@@ -174,10 +186,11 @@ class Transfer:
         try:
             async with (
                 asyncio.timeout(max(seconds, SHORTEST_TRY_SECONDS)),
-                self._session.request(method, url, data=body.encode(), headers=headers, timeout=_timeout()) as response,
+                self._session.request(
+                    method, url, data=body.encode(), headers=headers, timeout=_timeout(), allow_redirects=False
+                ) as response,
             ):
-                if not response.ok:
-                    raise await _refusal(response)
+                await _expect_success(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _broken(url, error) from error
 
@@ -278,9 +291,32 @@ async def _read_model(response: aiohttp.ClientResponse, model: ModelSource) -> t
     return data, hasher.digest()
 
 
+async def _expect_success(response: aiohttp.ClientResponse) -> None:
+    """Take in an answer whose body does not matter.
+
+    Raises:
+        TransferError: It is no success.
+    """
+    if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+        raise await _refusal(response)
+    with suppress(aiohttp.ClientError, OSError, TimeoutError):  # then the connection is not used again
+        async with asyncio.timeout(TAIL_SECONDS):
+            await _read_bounded(response)
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The body, or as much of it as is read of any answer."""
+    body = b""
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) >= MAX_ANSWER_BYTES:
+            break
+    return body
+
+
 async def _refusal(response: aiohttp.ClientResponse) -> TransferError:
     """An answer that is no success, as an error."""
-    raw = await response.content.read(MAX_PROBLEM_BYTES)
+    raw = await _read_bounded(response)
     status = response.status
     by_status = status in RETRYABLE_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     try:
