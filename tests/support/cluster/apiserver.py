@@ -1,7 +1,8 @@
 """A real API server for tests: etcd, kube-apiserver and two controllers on ports of 127.0.0.1.
 
-The binaries are where envtest expects them: ``KUBEBUILDER_ASSETS`` names a folder with etcd, kube-apiserver, kubectl and
-kube-controller-manager. There is no scheduler and no kubelet: a pod stays as its creator, or a fake kubelet, wrote it.
+The binaries are where envtest expects them: ``KUBEBUILDER_ASSETS`` names a folder with etcd, kube-apiserver, kubectl
+and kube-controller-manager. There is no scheduler and no kubelet: a pod stays as its creator, or a fake kubelet, wrote
+it. Calls in plain JSON for other identities are in `tests.support.cluster.access`.
 
     with ApiServer.start(folder, assets) as server:
         server.apply(ROOT / "crds")
@@ -26,7 +27,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.cluster.daemons import Program, free_ports
+from tests.support.cluster.daemons import Daemon, free_ports
 
 ASSETS_VARIABLE: Final = "KUBEBUILDER_ASSETS"
 REQUIRE_VARIABLE: Final = "FEDJOB_REQUIRE_CLUSTER"
@@ -98,7 +99,7 @@ class ApiServer:
     assets: Path
     port: int
     admin_token: str
-    programs: dict[str, Program] = field(default_factory=dict)
+    programs: dict[str, Daemon] = field(default_factory=dict)
     """What runs, by name, in the order of the start."""
 
     @classmethod
@@ -197,7 +198,7 @@ class ApiServer:
         )
 
     def _run(self, name: str, *flags: str) -> None:
-        self.programs[name] = Program.start([self.assets / name, *flags], self.folder / f"{name}.log")
+        self.programs[name] = Daemon.start([self.assets / name, *flags], self.folder / f"{name}.log")
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _READY_SECONDS
@@ -264,6 +265,7 @@ class ApiServer:
         environment = {"PATH": os.defpath, "HOME": str(self.folder)}
         return subprocess.run(
             [str(self.assets / "kubectl"), f"--kubeconfig={config}", *map(str, arguments)],
+            check=False,
             input=stdin if stdin is not None else "",
             env=environment,
             capture_output=True,

@@ -59,7 +59,7 @@ def _changes(location: list[int | str], old: Any, new: Any, *, suspended: bool) 
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _changes([*location, index], before, after, suspended=suspended)
     else:
-        hint = " unless the job is suspended" if WHILE_SUSPENDED.fullmatch(path) else ""
+        hint = " unless the job is suspended" if WHILE_SUSPENDED.match(path) else ""
         yield Problem(path, f"cannot be changed{hint} ({_words(old)} before, {_words(new)} now)")
 
 
