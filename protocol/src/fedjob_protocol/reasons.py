@@ -18,6 +18,7 @@ class Reason(StrEnum):
     NO_IMPROVEMENT = "NoImprovement"
     CLIENTS_READY = "ClientsReady"
     AGGREGATOR_READY = "AggregatorReady"
+    SUSPENDING = "Suspending"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
     # Waiting
@@ -70,7 +71,8 @@ DESCRIPTIONS: Final = MappingProxyType(
         Reason.NO_IMPROVEMENT: "The objective did not improve for `stop.patienceRounds` evaluations.",
         Reason.CLIENTS_READY: "Enough clients are ready.",
         Reason.AGGREGATOR_READY: "The aggregator answers.",
-        Reason.SUSPENDED: "`spec.suspend` is true.",
+        Reason.SUSPENDING: "`spec.suspend` is true; pods are being released.",
+        Reason.SUSPENDED: "`spec.suspend` is true and all pods are gone.",
         Reason.RESUMED: "`spec.suspend` was set to false.",
         Reason.WAITING_FOR_CLIENTS: "Fewer clients are ready than the job needs; it goes on when they are back.",
         Reason.PROVISIONING: "The round's participants are being made ready.",

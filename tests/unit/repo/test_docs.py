@@ -29,6 +29,7 @@ GOING_WELL = {
     Reason.NO_IMPROVEMENT,
     Reason.CLIENTS_READY,
     Reason.AGGREGATOR_READY,
+    Reason.SUSPENDING,
     Reason.SUSPENDED,
     Reason.RESUMED,
     Reason.PROVISIONING,

@@ -141,6 +141,13 @@ def _utc_time(value: object) -> object:
     return value
 
 
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is outside of the years 1 to 9999 in UTC") from error
+
+
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 """A finite number; integers are numbers, strings and booleans are not."""
 Bool = Annotated[bool, Strict()]
@@ -181,7 +188,7 @@ Counter = Annotated[int, Whole(0, MAX_SAFE_INTEGER)]
 """A number that only goes up."""
 Amount = Annotated[int, Whole(1, MAX_SAFE_INTEGER)]
 """A number of bytes, or of examples."""
-Time = Annotated[AwareDatetime, BeforeValidator(_utc_time), AfterValidator(lambda time: time.astimezone(UTC))]
+Time = Annotated[AwareDatetime, BeforeValidator(_utc_time), AfterValidator(_in_utc)]
 """A time in UTC; an RFC 3339 string in documents."""
 CountOrPercent = Annotated[int | str, _count_or_percent(1), _count_or_percent_schema(1)]
 """A count of at least 1, or "1%" to "100%"."""

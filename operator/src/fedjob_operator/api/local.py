@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from fedjob_operator.api.enums import ClientPods, Device, LateJoiners
+from fedjob_operator.api.enums import ClientPods, Device
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
 from fedjob_operator.api.supported import unsupported
@@ -56,8 +56,6 @@ def _running(spec: FederatedJobSpec) -> Iterator[Problem]:
         yield Problem("spec.model.initFrom", "only file can be used on this machine")
     if spec.client_pods is ClientPods.PER_ROUND:
         yield Problem("spec.clientPods", "PerRound is for Kubernetes; leave it out on this machine")
-    if spec.late_joiners is LateJoiners.REFUSE:
-        yield Problem("spec.lateJoiners", "Refuse is not supported yet; leave it out")
     if spec.suspend:
         yield Problem("spec.suspend", "is true; on this machine, interrupt the run and go on with --resume")
     if spec.serve.replicas:

@@ -209,10 +209,11 @@ class FederatedJobSpec(SpecModel):
     """With minClients ready, how long to wait for the others, in seconds from the first ready one. Immutable.
     Default 60."""
     late_joiners: LateJoiners = LateJoiners.ACCEPT
-    """Clients that become ready after the start: Accept or Refuse. Immutable. Default Accept."""
+    """Clients that become ready only after the start: Accept, or Refuse, which gives their pods back and never selects
+    them. Immutable. Default Accept."""
     startup_deadline_seconds: Seconds = 900
-    """Not started by then, in seconds: pods and GPUs are released and tried again later. May be changed.
-    Default 900."""
+    """Not started by then, in seconds: pods and GPUs are released and tried again after 1, 2, 4 … at most 30 minutes.
+    May be changed. Default 900."""
     client_pods: ClientPods = ClientPods.PER_JOB
     """PerJob (pods stay for the whole job) or PerRound (pods, and their GPUs, exist only while selected). Immutable.
     Default PerJob."""
@@ -228,8 +229,9 @@ class FederatedJobSpec(SpecModel):
     stop: Stop | None = None
     """When to stop before the last round; needs an objective. May be changed. Default: after the last round."""
     suspend: Bool = False
-    """Stop after the current round and release all pods but the aggregator, until this is false again. May be changed.
-    Default false."""
+    """Release all pods, and their GPUs, at once until this is false again. A round that is not committed by then is
+    tried again with the same participants; checkpoints stay on the aggregator's volume. May be changed. Default
+    false."""
     active_deadline_seconds: Seconds | None = None
     """Time limit of the whole job, in seconds of not being suspended; then it fails. May be changed. Default: none."""
     ttl_seconds_after_finished: SecondsOrZero | None = None

@@ -121,6 +121,9 @@ class Clients(StatusModel):
     """Clients given up after backoffLimit pods."""
     lost_indices: tuple[Index, ...] = Field(default=(), max_length=MAX_CLIENTS)
     """Indices of the lost clients, ascending; they are not selected."""
+    late_indices: tuple[Index, ...] = Field(default=(), max_length=MAX_CLIENTS)
+    """With lateJoiners Refuse: indices of the clients that were not ready at the start, ascending; they have no pods
+    and are not selected."""
 
 
 class LayoutEntry(StatusModel):
@@ -132,6 +135,17 @@ class LayoutEntry(StatusModel):
     """Index of its first client."""
     count: NumClients
     """Indices kept for the group."""
+
+
+class Startup(StatusModel):
+    """The try at starting the job that is under way, until its first round is opened."""
+
+    attempt: Amount = 1
+    """Which try it is."""
+    began_at: Time
+    """When it began; startupDeadlineSeconds run from here."""
+    retry_at: Time | None = None
+    """When the next try begins; set while the pods of one that took too long are released."""
 
 
 class Gpus(StatusModel):
@@ -184,9 +198,9 @@ class AggregatorStatus(StatusModel):
     """The aggregators."""
 
     leader: Text | None = None
-    """Name of the aggregator that leads."""
+    """Name of the pod of the aggregator that leads."""
     uid: Text | None = None
-    """Unique id of the leader's pod or process."""
+    """Identity of the leader's running program."""
     replicas: Annotated[int, Whole(0, 7)] = 0
     """Aggregators that are ready."""
 
@@ -240,8 +254,10 @@ class FederatedJobStatus(StatusModel):
     """The clients in numbers."""
     layout: tuple[LayoutEntry, ...] = Field(default=(), max_length=MAX_GROUPS)
     """Client indices of each group, fixed when the job is accepted."""
+    startup: Startup | None = None
+    """The try at starting that is under way; unset once the first round was opened."""
     gpus: Gpus | None = None
-    """GPUs in numbers."""
+    """GPUs in numbers; unset where none are asked for."""
     summary: Summary | None = None
     """Text for the columns of `kubectl get`."""
     metrics: tuple[Metric, ...] = Field(default=(), max_length=MAX_METRICS)
@@ -262,6 +278,8 @@ class FederatedJobStatus(StatusModel):
     """Conditions, one per type."""
     start_time: Time | None = None
     """When the first round was opened."""
+    suspended_seconds: Counter = 0
+    """Seconds for which the job was suspended since its start; activeDeadlineSeconds do not run in them."""
     completion_time: Time | None = None
     """When the job became Complete or Failed."""
 

@@ -78,6 +78,7 @@ from fedjob_operator.api.status import (
     Metric,
     RecentRound,
     Rounds,
+    Startup,
     Summary,
 )
 
@@ -136,6 +137,7 @@ __all__ = [
     "Rounds",
     "SecretRef",
     "Serve",
+    "Startup",
     "Stop",
     "Storage",
     "Strategy",

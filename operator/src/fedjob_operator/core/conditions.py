@@ -1,6 +1,7 @@
 """Conditions, and what is derived from them for people: phase, reason, message, summary."""
 
 from datetime import datetime
+from types import MappingProxyType
 
 from fedjob_operator.api.v1alpha1 import (
     Condition,
@@ -15,6 +16,11 @@ from fedjob_protocol.reasons import Reason
 
 MAX_MESSAGE = 1024
 """Longest message that a status carries, in characters."""
+MAX_CONDITIONS = 16
+"""Most conditions that a status carries."""
+_ORDER = MappingProxyType({kind.value: place for place, kind in enumerate(ConditionType)})
+_UNSPECIFIC = frozenset({Reason.WAITING_FOR_CLIENTS, Reason.AGGREGATOR_STARTING})
+"""Reasons for not being ready that name nothing to mend."""
 _OVER = frozenset({ConditionType.COMPLETE, ConditionType.FAILED})
 
 
@@ -32,7 +38,8 @@ def set_condition(
     value = ConditionStatus.TRUE if holds else ConditionStatus.FALSE
     before = status.condition(kind)
     message = message[:MAX_MESSAGE]
-    if before and (before.status, before.reason, before.message) == (value, reason, message):
+    said = (value, reason, message, generation)
+    if before and (before.status, before.reason, before.message, before.observed_generation) == said:
         return status
     condition = Condition(
         type=kind,
@@ -43,8 +50,13 @@ def set_condition(
         last_transition_time=before.last_transition_time if before and before.status == value else now,
     )
     others = tuple(item for item in status.conditions if item.type != kind)
-    ordered = sorted((*others, condition), key=lambda item: list(ConditionType).index(ConditionType(item.type)))
-    return status.model_copy(update={"conditions": tuple(ordered)})
+    ordered = sorted((*others, condition), key=_place)
+    return status.model_copy(update={"conditions": tuple(ordered[:MAX_CONDITIONS])})
+
+
+def _place(condition: Condition) -> int:
+    """Ours come in the order of the enumeration; those that we do not know after them."""
+    return _ORDER.get(condition.type, len(_ORDER))
 
 
 def finish(
@@ -54,7 +66,7 @@ def finish(
     kind = ConditionType.FAILED if failed else ConditionType.COMPLETE
     status = set_condition(status, kind, holds=True, reason=reason, message=message, now=now)
     status = set_condition(status, ConditionType.PROGRESSING, holds=False, reason=reason, message=message, now=now)
-    return status.model_copy(update={"completion_time": now, "current_round": None})
+    return status.model_copy(update={"completion_time": now, "current_round": None, "startup": None})
 
 
 def is_finished(status: FederatedJobStatus) -> bool:
@@ -62,19 +74,27 @@ def is_finished(status: FederatedJobStatus) -> bool:
     return any(item.type in _OVER and item.status is ConditionStatus.TRUE for item in status.conditions)
 
 
+def is_suspended(status: FederatedJobStatus) -> bool:
+    """Whether a suspension was begun and not taken back."""
+    condition = status.condition(ConditionType.SUSPENDED)
+    return condition is not None and (condition.status is ConditionStatus.TRUE or condition.reason == Reason.SUSPENDING)
+
+
 def describe(job: FederatedJob, status: FederatedJobStatus) -> FederatedJobStatus:
     """Fill in what is derived: phase, reason, message and the text of the columns."""
     phase = derive_phase(status)
     matters = _condition_that_matters(status, phase)
+    gpus = status.gpus
     summary = Summary(
-        rounds=f"{max(status.rounds.committed, 0)}/{job.spec.rounds}",
+        rounds=f"{max(status.rounds.committed, 0)}/{status.rounds.total or job.spec.rounds}",
         clients=f"{status.clients.ready}/{status.clients.desired}",
         metric=_metric_text(job, status),
+        gpus=f"{gpus.held}/{gpus.requested}" if gpus and gpus.requested else "",
     )
     update = {
         "phase": phase,
         "reason": matters.reason if matters else None,
-        "message": matters.message if matters else None,
+        "message": _message(status, phase, matters),
         "summary": summary,
     }
     return status.model_copy(update=update)
@@ -84,34 +104,52 @@ def derive_phase(status: FederatedJobStatus) -> Phase:
     """Derive the phase from the conditions."""
     if is_finished(status):
         return Phase.FAILED if status.holds(ConditionType.FAILED) else Phase.COMPLETE
+    if is_suspended(status):
+        return Phase.SUSPENDED if status.holds(ConditionType.SUSPENDED) else Phase.SUSPENDING
     if not status.layout:
         return Phase.PENDING
-    if status.start_time is None:
-        return Phase.STARTING
     progressing = status.condition(ConditionType.PROGRESSING)
-    waits = progressing is not None and progressing.reason in (Reason.QUORUM_LOST, Reason.WAITING_FOR_CLIENTS)
+    reason = progressing.reason if progressing else None
+    if status.start_time is None or reason == Reason.RESUMED:
+        return Phase.STARTING
+    waits = reason in (Reason.QUORUM_LOST, Reason.WAITING_FOR_CLIENTS)
     return Phase.WAITING_FOR_CLIENTS if waits else Phase.RUNNING
 
 
 def _condition_that_matters(status: FederatedJobStatus, phase: Phase) -> Condition | None:
     """The condition whose reason explains the phase: what failed, else what holds the job up, else its progress."""
+    accepted = status.condition(ConditionType.ACCEPTED)
+    progressing = status.condition(ConditionType.PROGRESSING)
     match phase:
         case Phase.FAILED:
             return status.condition(ConditionType.FAILED)
         case Phase.COMPLETE:
             return status.condition(ConditionType.COMPLETE)
-        case Phase.PENDING:
-            return status.condition(ConditionType.ACCEPTED)
-        case Phase.STARTING:
-            for kind in (ConditionType.AGGREGATOR_READY, ConditionType.CLIENTS_READY):
-                condition = status.condition(kind)
-                if condition and condition.status is not ConditionStatus.TRUE:
-                    return condition
-        case _:
-            aggregator = status.condition(ConditionType.AGGREGATOR_READY)
-            if aggregator and aggregator.status is not ConditionStatus.TRUE:
-                return aggregator
-    return status.condition(ConditionType.PROGRESSING)
+        case _ if accepted and (phase is Phase.PENDING or accepted.status is not ConditionStatus.TRUE):
+            return accepted
+        case Phase.SUSPENDING | Phase.SUSPENDED:
+            return status.condition(ConditionType.SUSPENDED)
+        case Phase.STARTING if progressing and progressing.reason == Reason.STARTUP_DEADLINE_EXCEEDED:
+            return progressing
+    unready = [
+        condition
+        for kind in (ConditionType.AGGREGATOR_READY, ConditionType.CLIENTS_READY)
+        if (condition := status.condition(kind)) and condition.status is not ConditionStatus.TRUE
+    ]
+    specific = [condition for condition in unready if condition.reason not in _UNSPECIFIC]
+    if phase is not Phase.STARTING:
+        # Clients that are merely not there are the progress's own story.
+        unready = [condition for condition in unready if condition.type == ConditionType.AGGREGATOR_READY]
+    return next(iter((*specific, *unready)), progressing)
+
+
+def _message(status: FederatedJobStatus, phase: Phase, matters: Condition | None) -> str | None:
+    """The message of the condition that matters; a job that computes on the wrong device says so besides."""
+    clients = status.condition(ConditionType.CLIENTS_READY)
+    if matters is None or phase is not Phase.RUNNING or matters is clients:
+        return matters.message if matters else None
+    slow = clients is not None and clients.reason == Reason.GPU_UNAVAILABLE
+    return f"{matters.message}; {clients.message}" if slow and clients else matters.message
 
 
 def _metric_text(job: FederatedJob, status: FederatedJobStatus) -> str:

@@ -1,39 +1,33 @@
 """The decision: if the world looked like this, what should be done, and what should the status say.
 
 `decide` is called by the reconcile loop of the operator and of ``fedjob run`` at every look at the world. It is level
-triggered: what it returns depends on the job and on what was seen, not on what happened before.
+triggered: what it returns depends on the job and on what was seen, not on what happened before. Whatever it is given it
+answers: specs and statuses can be edited by anybody who may.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from pydantic import ValidationError
-
-from fedjob_operator.api.resolve import layout, min_clients, num_clients
-from fedjob_operator.api.v1alpha1 import (
-    Clients,
-    ConditionType,
-    FederatedJob,
-    FederatedJobStatus,
-    OnQuorumLoss,
-    Rounds,
-)
-from fedjob_operator.core.actions import Action, open_key, state_key, watch_key
-from fedjob_operator.core.conditions import describe, finish, is_finished, set_condition
-from fedjob_operator.core.observed import Failure, Observed, PodPhase, PodView
+from fedjob_operator.api.resolve import min_clients
+from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, OnQuorumLoss
+from fedjob_operator.core.acceptance import accept, accepted, as_accepted, forged, misfit, pods_checked, refused
+from fedjob_operator.core.actions import Action
+from fedjob_operator.core.conditions import describe, finish, is_finished, is_suspended
+from fedjob_operator.core.contradictions import contradiction
+from fedjob_operator.core.finished import look_after
+from fedjob_operator.core.moments import after
+from fedjob_operator.core.observed import Observed, PodPhase
 from fedjob_operator.core.phases import TERMINAL
 from fedjob_operator.core.platform import LOCAL, Platform
-from fedjob_operator.core.pods import PodPlan, declared_clients, plan_pods, release_pods
+from fedjob_operator.core.pods import plan_pods, release_pods, wanted_clients
 from fedjob_operator.core.quorum import DEFINITIVE, may_start, missing_clients
+from fedjob_operator.core.readiness import observe
 from fedjob_operator.core.rounds import drive, intend
 from fedjob_operator.core.scene import Scene, Step, failed
+from fedjob_operator.core.startup import wait_to_retry, watch_startup
 from fedjob_operator.core.stopping import verdict
-from fedjob_operator.core.tasks import training_config
-from fedjob_protocol.messages import AggregatorState, OptimizerConfig
+from fedjob_operator.core.suspension import resume, suspend
 from fedjob_protocol.reasons import Reason
-
-UNREACHABLE_AFTER = timedelta(seconds=5)
-"""How long calls of the aggregator go without an answer before the status says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +44,7 @@ class Decision:
     """Complete or Failed."""
 
 
-def decide(job: FederatedJob, seen: Observed, now: datetime, *, platform: Platform = LOCAL) -> Decision:  # noqa: ARG001
+def decide(job: FederatedJob, seen: Observed, now: datetime, *, platform: Platform = LOCAL) -> Decision:
     """Decide what to do for a job.
 
     Args:
@@ -63,65 +57,81 @@ def decide(job: FederatedJob, seen: Observed, now: datetime, *, platform: Platfo
         The status that follows from what was seen, and the actions that bring the job on. Actions depend only on
         intents that are in ``job.status`` already.
     """
-    if is_finished(job.status):
+    over = is_finished(job.status)
+    if job.metadata.deletion_timestamp is not None:
+        return Decision(status=job.status, finished=over)
+    if over and not platform.looks_after_finished:
         return Decision(status=job.status, actions=release_pods(seen), finished=True)
-    if not job.status.layout:
-        return _decision(job, _accept(job, now))
-    pods = plan_pods(job, seen, now)
-    scene = Scene(job=job, seen=seen, pods=pods, now=now)
-    step = _advance(scene)
-    if is_finished(step.status):
-        return _decision(job, Step(status=step.status))
-    status = _observe_conditions(scene, step.status)
-    step = Step(status=status, actions=(*pods.actions, *step.actions), wake_at=step.wake_at)
-    return _decision(job, step.waking(pods.wake_at).waking(_active_until(job, status)))
-
-
-def _decision(job: FederatedJob, step: Step) -> Decision:
-    status = describe(job, step.status)
+    if over:
+        step = look_after(job, seen, now, platform)
+        return Decision(status=step.status, actions=step.actions, wake_at=step.wake_at, finished=True)
+    step = _unfinished(job, seen, now, platform)
+    status = _following(job, step.status)
+    status = describe(job, status)
     return Decision(status=status, actions=step.actions, wake_at=step.wake_at, finished=status.phase in TERMINAL)
 
 
-def _accept(job: FederatedJob, now: datetime) -> Step:
-    """Fix the layout, or refuse a spec that no client could be given."""
+def _following(job: FederatedJob, status: FederatedJobStatus) -> FederatedJobStatus:
+    """Return the status with what is copied from the spec; a round that is open is finished, also beyond the last."""
+    current, generation = status.current_round, job.metadata.generation
+    total = max(job.spec.rounds, current.number if current else 0)
+    if (status.observed_generation, status.rounds.total) == (generation, total):
+        return status
+    rounds = status.rounds.model_copy(update={"total": total})
+    return status.model_copy(update={"observed_generation": generation, "rounds": rounds})
+
+
+def _unfinished(job: FederatedJob, seen: Observed, now: datetime, platform: Platform) -> Step:
+    """Which part of a job's life it is in."""
     status = job.status
-    try:
-        training_config(job, round_number=1, index=0)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        section = "spec.training.optimizer" if error.title == OptimizerConfig.__name__ else "spec.training"
-        message = f"{section}.{where}: {first['msg']}"
-        return Step(status=finish(status, failed=True, reason=Reason.INVALID_SPEC, message=message, now=now))
-    desired = num_clients(job.spec)
-    status = status.model_copy(
-        update={
-            "layout": layout(job.spec),
-            "observed_generation": job.metadata.generation,
-            "rounds": Rounds(committed=status.rounds.committed, total=job.spec.rounds),
-            "clients": Clients(desired=desired),
-        }
-    )
-    message = f"{desired} clients, {job.spec.rounds} rounds"
-    return Step(
-        status=set_condition(
-            status, ConditionType.ACCEPTED, holds=True, reason=Reason.ACCEPTED, message=message, now=now
-        )
-    )
+    if problem := forged(status):
+        return Step(status=finish(status, failed=True, reason=Reason.INVALID_SPEC, message=problem, now=now))
+    if not status.layout:
+        return accept(job, seen, now, platform)
+    if job.spec.suspend:
+        return suspend(job, seen, now, platform)
+    if problem := misfit(job, platform):
+        return Step(status=refused(job, status, Reason.INVALID_SPEC, problem, now))
+    if is_suspended(status):
+        if platform.checks_pods and (waiting := pods_checked(job, seen, now)):
+            return waiting
+        return resume(job, accepted(job, status, now), now)
+    job = as_accepted(job, platform)
+    if (now_accepted := accepted(job, job.status, now)) is not job.status:
+        job = job.model_copy(update={"status": now_accepted})
+    if status.start_time is None and status.startup and status.startup.retry_at:
+        return wait_to_retry(job, status.startup, seen, now, platform)
+    return _train(job, seen, now, platform)
+
+
+def _train(job: FederatedJob, seen: Observed, now: datetime, platform: Platform) -> Step:
+    """Make the pods that are wanted, and bring the rounds on as far as what was seen allows."""
+    pods = plan_pods(job, seen, now)
+    scene = Scene(job=job, seen=seen, pods=pods, now=now, platform=platform)
+    step = _advance(scene)
+    if not is_finished(step.status):
+        step = watch_startup(scene, step)
+    if is_finished(step.status):
+        return Step(status=step.status)
+    status = observe(scene, step.status)
+    if status.startup and status.startup.retry_at:
+        return Step(status=status, wake_at=step.wake_at)
+    step = Step(status=status, actions=(*pods.actions, *step.actions), wake_at=step.wake_at)
+    return step.waking(pods.wake_at).waking(_active_until(job, status))
 
 
 def _advance(scene: Scene) -> Step:
-    """Bring the rounds on as far as what was seen allows."""
+    """Bring the rounds on."""
     status = scene.job.status
     if broken := _hopeless(scene):
         return failed(scene, status, *broken)
     state, aggregator = scene.state, scene.aggregator
     if state is None or aggregator is None:
         return Step(status=status)
-    if state.term > status.term:
+    if state.term > status.term or status.term < 1:
         # Somebody reigned after us, or our status is older than the aggregator's volume: claim a higher term first.
-        return Step(status=status.model_copy(update={"term": state.term + 1}))
-    if broken := _contradiction(scene, state):
+        return Step(status=status.model_copy(update={"term": max(state.term, 0) + 1}))
+    if broken := contradiction(scene, state):
         return failed(scene, status, *broken)
     if status.current_round is not None:
         step = drive(scene, status.current_round, aggregator, state)
@@ -145,11 +155,11 @@ def _next(scene: Scene, step: Step) -> Step:
 
 
 def _active_until(job: FederatedJob, status: FederatedJobStatus) -> datetime | None:
-    """When the job's time is over."""
+    """When the job's time is over; it does not run while the job is suspended."""
     limit = job.spec.active_deadline_seconds
     if limit is None or status.start_time is None:
         return None
-    return status.start_time + timedelta(seconds=limit)
+    return after(status.start_time, limit + status.suspended_seconds)
 
 
 def _hopeless(scene: Scene) -> tuple[Reason, str] | None:
@@ -158,11 +168,12 @@ def _hopeless(scene: Scene) -> tuple[Reason, str] | None:
     if until is not None and scene.now >= until:
         return Reason.ACTIVE_DEADLINE_EXCEEDED, f"the job ran longer than {scene.spec.active_deadline_seconds} s"
     pod = scene.pods.aggregator
-    if pod and pod.exit and pod.exit.reason in (Reason.FOREIGN_VOLUME, Reason.CHECKPOINT_LOST):
-        return pod.exit.reason, pod.exit.message
+    ended = pod.exit if pod and pod.phase is not PodPhase.READY else None
+    if ended and ended.reason in (Reason.FOREIGN_VOLUME, Reason.CHECKPOINT_LOST):
+        return ended.reason, ended.message
     lost = [scene.pods.clients[index].exit for index in sorted(scene.pods.lost)]
     causes = [end for end in lost if end and end.reason in DEFINITIVE]
-    left = len(declared_clients(scene.job)) - len(causes)
+    left = len(wanted_clients(scene.job)) - len(causes)
     if causes and left < min_clients(scene.spec):
         return causes[0].reason, f"{len(causes)} clients cannot take part; {missing_clients(scene.job, scene.pods)}"
     return None
@@ -173,82 +184,6 @@ def _too_few_left(scene: Scene) -> tuple[Reason, str] | None:
     if scene.spec.round_policy.on_quorum_loss is not OnQuorumLoss.FAIL:
         return None
     lost = len(scene.pods.lost)
-    if len(declared_clients(scene.job)) - lost >= min_clients(scene.spec):
+    if len(wanted_clients(scene.job)) - lost >= min_clients(scene.spec):
         return None
     return Reason.QUORUM_LOST, f"{lost} clients are lost; {missing_clients(scene.job, scene.pods)}"
-
-
-def _contradiction(scene: Scene, state: AggregatorState) -> tuple[Reason, str] | None:
-    """Whether the aggregator's folder is another job's, or has lost or gained what the status does not know."""
-    status = scene.job.status
-    if state.job_uid not in (None, scene.job.metadata.uid):
-        return Reason.FOREIGN_VOLUME, (
-            f"the aggregator's folder belongs to job {state.job_uid}, not to {scene.job.metadata.uid}; "
-            "give it an empty one"
-        )
-    known = status.rounds.committed
-    number, digest = scene.committed()
-    expected = status.model.digest if status.model else None
-    if number == known and digest != expected:
-        return (
-            Reason.CHECKPOINT_LOST,
-            f"round {number} is {digest} in the aggregator's folder, the status says {expected}",
-        )
-    ahead = status.current_round.number if status.current_round else known
-    if number < known or number > ahead:
-        return Reason.CHECKPOINT_LOST, (
-            f"the aggregator's folder ends with round {number}, the status with round {known}; "
-            "restore the folder that belongs to this job, or start a new one"
-        )
-    return None
-
-
-def _observe_conditions(scene: Scene, status: FederatedJobStatus) -> FederatedJobStatus:
-    """Bring counts and readiness up to date."""
-    pods, job = scene.pods, scene.job
-    clients = Clients(
-        desired=len(declared_clients(job)),
-        ready=len(pods.ready),
-        lost=len(pods.lost),
-        lost_indices=tuple(sorted(pods.lost)),
-    )
-    if clients != status.clients:
-        status = status.model_copy(update={"clients": clients})
-    enough = clients.ready >= min_clients(job.spec)
-    status = set_condition(
-        status,
-        ConditionType.CLIENTS_READY,
-        holds=enough,
-        reason=Reason.CLIENTS_READY if enough else Reason.WAITING_FOR_CLIENTS,
-        message=f"{clients.ready} of {clients.desired} are ready"
-        + ("" if enough else f"; {missing_clients(job, pods)}"),
-        now=scene.now,
-    )
-    holds, reason, message = _aggregator_condition(pods, scene)
-    return set_condition(
-        status, ConditionType.AGGREGATOR_READY, holds=holds, reason=reason, message=message, now=scene.now
-    )
-
-
-def _aggregator_condition(pods: PodPlan, scene: Scene) -> tuple[bool, Reason, str]:
-    pod = pods.aggregator
-    if pod and pod.exit:
-        return False, pod.exit.reason, f"the aggregator ended: {pod.exit.message}; it is started again"
-    if pod is None or pod.phase is not PodPhase.READY:
-        return False, Reason.AGGREGATOR_STARTING, "the aggregator is starting"
-    if silence := _silence(scene, pod):
-        return False, Reason.AGGREGATOR_UNREACHABLE, f"the aggregator does not answer: {silence.message}"
-    if scene.state is None:
-        return False, Reason.AGGREGATOR_STARTING, "the aggregator is starting"
-    return True, Reason.AGGREGATOR_READY, ""
-
-
-def _silence(scene: Scene, aggregator: PodView) -> Failure | None:
-    """The call of the aggregator that has had no answer for a while, if there is one."""
-    keys = [state_key(aggregator.incarnation)]
-    if current := scene.job.status.current_round:
-        keys.append(open_key(aggregator.incarnation, current.number, scene.job.status.term, current.attempt))
-        keys.append(watch_key(aggregator.incarnation, current.number, current.attempt))
-    failures = [scene.seen.failures[key] for key in keys if key in scene.seen.failures]
-    silent = (item for item in failures if item.word is None and scene.now - item.since >= UNREACHABLE_AFTER)
-    return next(silent, None)

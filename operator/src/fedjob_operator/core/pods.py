@@ -1,13 +1,15 @@
 """Which pods to create, replace or remove, and which clients are ready or lost."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from fedjob_operator.api.v1alpha1 import ClientGroup, EvaluationMode, FederatedJob, LayoutEntry
+from fedjob_operator.api.v1alpha1 import ClientGroup, Device, EvaluationMode, FederatedJob, LayoutEntry
 from fedjob_operator.core.actions import Action, CreatePod, DeletePod, FetchInfo, ReadState
+from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import Observed, PodPhase, PodRole, PodView
+from fedjob_operator.core.obstacles import Obstacle, obstacle
 
 Place = tuple[PodRole, int]
 """Where a pod belongs: its role and index; pods that follow one another in a place differ by their ordinal."""
@@ -32,6 +34,8 @@ class PodPlan:
     """Clients that answer and said what they hold."""
     lost: frozenset[int]
     """Clients whose pods ended more often than ``backoffLimit`` allows."""
+    obstacles: Mapping[Place, Obstacle]
+    """Why the pods that are wanted and not ready are not."""
     evaluator_ready: bool
     evaluator_lost: bool
     wake_at: datetime | None
@@ -53,43 +57,71 @@ def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
     limits = _backoff_limits(job)
     newest, old = _newest(seen)
     old += [newest.pop(place) for place in sorted(newest.keys() - limits.keys())]  # nobody asks for them any more
-    actions: list[Action] = [_delete(pod) for pod in old]
+    actions: list[Action] = _deletions(old)
     wake: list[datetime] = []
-    lost: set[int] = set()
+    lost: set[Place] = set()
+    ready: set[Place] = set()
     for place, limit in limits.items():
         pod = newest.get(place)
         if pod is None:
             actions.append(CreatePod(role=place[0], index=place[1], ordinal=0))
         elif pod.phase is PodPhase.EXITED:
-            due = pod.since + replacement_delay(pod.ordinal)
+            due = after(pod.since, replacement_delay(pod.ordinal))
             if limit is not None and pod.ordinal >= limit:
-                lost.update([pod.index] if pod.role is PodRole.CLIENT else [])
+                lost.add(place)
             elif due <= now:
                 actions.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
             else:
                 wake.append(due)
         elif pod.phase is PodPhase.READY:
             actions.extend(_introductions(pod, seen))
-    evaluator = newest.get((PodRole.EVALUATOR, 0))
-    clients = {index: pod for (role, index), pod in newest.items() if role is PodRole.CLIENT}
+            ready.update([place] if _is_ready(pod, seen, job) else [])
+    obstacles = {
+        place: obstacle(*place, newest.get(place), seen, lost=place in lost, now=now) for place in limits.keys() - ready
+    }
     return PodPlan(
         actions=tuple(actions),
         aggregator=newest.get((PodRole.AGGREGATOR, 0)),
-        clients=clients,
-        evaluator=evaluator,
-        ready=frozenset(index for index, pod in clients.items() if _is_ready(pod, seen)),
-        lost=frozenset(lost),
-        evaluator_ready=evaluator is not None and _is_ready(evaluator, seen),
-        evaluator_lost=evaluator is not None
-        and evaluator.phase is PodPhase.EXITED
-        and evaluator.ordinal >= EVALUATOR_BACKOFF_LIMIT,
+        clients={index: pod for (role, index), pod in newest.items() if role is PodRole.CLIENT},
+        evaluator=newest.get((PodRole.EVALUATOR, 0)),
+        ready=frozenset(index for role, index in ready if role is PodRole.CLIENT),
+        lost=frozenset(index for role, index in lost if role is PodRole.CLIENT),
+        obstacles=obstacles,
+        evaluator_ready=(PodRole.EVALUATOR, 0) in ready,
+        evaluator_lost=(PodRole.EVALUATOR, 0) in lost,
         wake_at=min(wake, default=None),
     )
 
 
-def release_pods(seen: Observed) -> tuple[Action, ...]:
-    """Remove clients and evaluator of a finished job; the aggregator goes on serving the model."""
-    return tuple(_delete(pod) for pod in seen.pods if pod.role is not PodRole.AGGREGATOR)
+def release_pods(seen: Observed, *, keep_aggregator: bool = True) -> tuple[Action, ...]:
+    """Remove the pods of a job that trains no more; an aggregator that is kept goes on serving the model."""
+    pods = (pod for pod in seen.pods if not (keep_aggregator and pod.role is PodRole.AGGREGATOR))
+    return tuple(_deletions(pods))
+
+
+def serve_model(seen: Observed, now: datetime) -> tuple[tuple[Action, ...], datetime | None]:
+    """Keep one aggregator; return what that takes, and when to look again."""
+    newest, old = _newest(seen)
+    actions = _deletions(pod for pod in old if pod.role is PodRole.AGGREGATOR)
+    pod = newest.get((PodRole.AGGREGATOR, 0))
+    if pod is None:
+        return (*actions, CreatePod(role=PodRole.AGGREGATOR, index=0, ordinal=0)), None
+    due = after(pod.since, replacement_delay(pod.ordinal))
+    if pod.phase is not PodPhase.EXITED:
+        return tuple(actions), None
+    if due > now:
+        return tuple(actions), due
+    return (*actions, CreatePod(role=PodRole.AGGREGATOR, index=0, ordinal=pod.ordinal + 1)), None
+
+
+def newest_aggregator(seen: Observed) -> PodView | None:
+    """The aggregator's newest pod."""
+    return _newest(seen)[0].get((PodRole.AGGREGATOR, 0))
+
+
+def pod_name(job: FederatedJob, role: PodRole, index: int, ordinal: int) -> str:
+    """Name of a pod, such as ``mnist-client-3-0``."""
+    return f"{job.metadata.name}-{role}-{index}-{ordinal}"
 
 
 def client_indices(layout: tuple[LayoutEntry, ...]) -> range:
@@ -99,8 +131,19 @@ def client_indices(layout: tuple[LayoutEntry, ...]) -> range:
 
 def declared_clients(job: FederatedJob) -> tuple[int, ...]:
     """The client indices that a job has now, in order: of each group as many as it declares, of those kept for it."""
+    return tuple(index for entry, group in _groups(job) for index in _declared(entry, group))
+
+
+def wanted_clients(job: FederatedJob) -> tuple[int, ...]:
+    """The declared clients without those that were refused because they came too late."""
+    late = frozenset(job.status.clients.late_indices)
+    return tuple(index for index in declared_clients(job) if index not in late)
+
+
+def _groups(job: FederatedJob) -> list[tuple[LayoutEntry, ClientGroup]]:
+    """Each entry of the layout with its group; an entry whose group is gone from the spec has no clients."""
     groups = {group.name: group for group in job.spec.client_groups}
-    return tuple(index for entry in job.status.layout for index in _declared(entry, groups[entry.group]))
+    return [(entry, groups[entry.group]) for entry in job.status.layout if entry.group in groups]
 
 
 def _declared(entry: LayoutEntry, group: ClientGroup) -> range:
@@ -120,6 +163,19 @@ def group_of(layout: tuple[LayoutEntry, ...], index: int) -> str:
     raise LookupError(f"no client group has index {index}")
 
 
+def client_group(job: FederatedJob, index: int) -> ClientGroup:
+    """The group that a client index belongs to.
+
+    Raises:
+        LookupError: No group has this index.
+    """
+    name = group_of(job.status.layout, index)
+    for group in job.spec.client_groups:
+        if group.name == name:
+            return group
+    raise LookupError(f"the spec has no client group {name}, which client {index} belongs to")
+
+
 def _newest(seen: Observed) -> tuple[dict[Place, PodView], list[PodView]]:
     """Split into the newest pod of each place, and pods whose successor exists."""
     places: defaultdict[Place, list[PodView]] = defaultdict(list)
@@ -137,10 +193,10 @@ def _newest(seen: Observed) -> tuple[dict[Place, PodView], list[PodView]]:
 def _backoff_limits(job: FederatedJob) -> dict[Place, int | None]:
     """Every place that needs a pod, with the number of replacements that it may have; ``None`` is no limit."""
     limits: dict[Place, int | None] = {(PodRole.AGGREGATOR, 0): None}
-    groups = {group.name: group for group in job.spec.client_groups}
-    for entry in job.status.layout:
-        group = groups[entry.group]
-        limits.update(((PodRole.CLIENT, index), group.backoff_limit) for index in _declared(entry, group))
+    late = frozenset(job.status.clients.late_indices)
+    for entry, group in _groups(job):
+        wanted = (index for index in _declared(entry, group) if index not in late)
+        limits.update(((PodRole.CLIENT, index), group.backoff_limit) for index in wanted)
     if needs_evaluator(job):
         limits[PodRole.EVALUATOR, 0] = EVALUATOR_BACKOFF_LIMIT
     return limits
@@ -157,9 +213,20 @@ def _introductions(pod: PodView, seen: Observed) -> list[Action]:
     return [FetchInfo(url=pod.url, incarnation=pod.incarnation, role=pod.role, index=pod.index)]
 
 
-def _is_ready(pod: PodView, seen: Observed) -> bool:
-    return pod.phase is PodPhase.READY and pod.incarnation in seen.infos
+def _is_ready(pod: PodView, seen: Observed, job: FederatedJob) -> bool:
+    """Whether a pod answers and said what it holds; a client of a group for GPUs also has to have one."""
+    info = seen.infos.get(pod.incarnation)
+    if pod.phase is not PodPhase.READY or (info is None and pod.role is not PodRole.AGGREGATOR):
+        return False
+    if pod.role is not PodRole.CLIENT or info is None or info.backend == "gpu":
+        return True
+    return client_group(job, pod.index).device is not Device.GPU
 
 
-def _delete(pod: PodView) -> DeletePod:
-    return DeletePod(role=pod.role, index=pod.index, ordinal=pod.ordinal, incarnation=pod.incarnation)
+def _deletions(pods: Iterable[PodView]) -> list[Action]:
+    """Delete pods; those that somebody asked to end already are left to do so."""
+    return [
+        DeletePod(role=pod.role, index=pod.index, ordinal=pod.ordinal, incarnation=pod.incarnation)
+        for pod in pods
+        if pod.phase is not PodPhase.STOPPING
+    ]

@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 
 from fedjob_operator.api.resolve import clients_per_round, min_clients, over_select
 from fedjob_operator.api.v1alpha1 import FederatedJob
-from fedjob_operator.core.observed import PodPhase
-from fedjob_operator.core.pods import PodPlan, declared_clients
+from fedjob_operator.core.moments import after
+from fedjob_operator.core.observed import PodRole
+from fedjob_operator.core.pods import PodPlan, wanted_clients
 from fedjob_operator.core.selection import select
 from fedjob_protocol.messages import FailedClient
 from fedjob_protocol.reasons import Reason
@@ -34,19 +35,19 @@ def may_start(job: FederatedJob, pods: PodPlan, now: datetime) -> tuple[bool, da
     A job starts when all its clients are ready, or when ``minClients`` are and ``joinWaitSeconds`` have passed since
     the first one was.
     """
-    declared = len(declared_clients(job))
+    wanted = len(wanted_clients(job))
     ready = [pods.clients[index].since for index in pods.ready]
-    if len(ready) + len(pods.lost) >= declared and len(ready) >= min_clients(job.spec):
+    if len(ready) + len(pods.lost) >= wanted and len(ready) >= min_clients(job.spec):
         return True, None
     if len(ready) < min_clients(job.spec):
         return False, None
-    over = min(ready) + timedelta(seconds=job.spec.join_wait_seconds)
+    over = after(min(ready), job.spec.join_wait_seconds)
     return over <= now, over
 
 
 def draw(job: FederatedJob, pods: PodPlan, *, round_number: int, redraw: int) -> tuple[int, ...]:
     """Choose the participants of a round; of round 0 the ready client with the lowest index, if there is one."""
-    candidates = [index for index in declared_clients(job) if index not in pods.lost]
+    candidates = [index for index in wanted_clients(job) if index not in pods.lost]
     if round_number == 0:
         return tuple((sorted(pods.ready) or candidates)[:1])
     return select(
@@ -73,18 +74,10 @@ def definitive_reason(failures: list[FailedClient], *, participants: int, needed
 
 
 def missing_clients(job: FederatedJob, pods: PodPlan) -> str:
-    """Say which clients are not ready and why, at most three of them."""
-    absent = [index for index in declared_clients(job) if index not in pods.ready]
-    shown = [f"client {index}: {_why(pods, index)}" for index in absent[:3]]
-    more = [f"and {len(absent) - 3} more"] if len(absent) > 3 else []
+    """Say which clients are not ready and why, at most three of them: first those whose reason says what to mend."""
+    absent = {index: pods.obstacles.get((PodRole.CLIENT, index)) for index in wanted_clients(job)}
+    told = [(index, found) for index, found in absent.items() if found]
+    told.sort(key=lambda item: (not item[1].is_specific, item[0]))
+    shown = [f"client {index}: {found.message}" for index, found in told[:3]]
+    more = [f"and {len(told) - 3} more"] if len(told) > 3 else []
     return "; ".join(shown + more)
-
-
-def _why(pods: PodPlan, index: int) -> str:
-    pod = pods.clients.get(index)
-    if pod is None:
-        return "not created yet"
-    if pod.phase is PodPhase.EXITED and pod.exit:
-        again = "given up" if index in pods.lost else "to be replaced"
-        return f"{pod.exit.reason}: {pod.exit.message} ({again})"
-    return "starting"

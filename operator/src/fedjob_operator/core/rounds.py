@@ -4,20 +4,21 @@ The order is fixed by two rules. The intent is in the status before any call tha
 aggregator has committed is true: the status follows it, never the other way round.
 """
 
-from datetime import timedelta
-
 from fedjob_operator.api.resolve import min_clients, min_reports
 from fedjob_operator.api.v1alpha1 import (
     ConditionType,
     CurrentRound,
     FederatedJobStatus,
+    LateJoiners,
     OnQuorumLoss,
     RoundState,
 )
 from fedjob_operator.core.actions import ReportFailure, WatchRound
 from fedjob_operator.core.adoption import adopt
 from fedjob_operator.core.evaluation import evaluate
-from fedjob_operator.core.observed import PodView
+from fedjob_operator.core.moments import after
+from fedjob_operator.core.observed import PodRole, PodView
+from fedjob_operator.core.pods import client_indices, wanted_clients
 from fedjob_operator.core.quorum import definitive_reason, draw, missing_clients, retry_delay
 from fedjob_operator.core.scene import Scene, Step, failed, progressing
 from fedjob_operator.core.tasks import open_round, start_task
@@ -83,13 +84,24 @@ def _intent(
     )
     if scene.pods.ready.issuperset(selected):
         current = _opened(scene, current)
-    status = status.model_copy(update={"current_round": current, "start_time": status.start_time or scene.now})
+    if status.start_time is None:
+        status = _started(scene, status)
+    status = status.model_copy(update={"current_round": current})
     reason = Reason.ROUND_IN_PROGRESS if current.state is RoundState.OPEN else Reason.PROVISIONING
     return progressing(scene, status, holds=True, reason=reason, message=_progress_message(current))
 
 
+def _started(scene: Scene, status: FederatedJobStatus) -> FederatedJobStatus:
+    """The job starts: who is not ready now is late, which may matter."""
+    update: dict[str, object] = {"start_time": scene.now, "startup": None}
+    if scene.spec.late_joiners is LateJoiners.REFUSE:
+        late = tuple(index for index in client_indices(status.layout) if index not in scene.pods.ready)
+        update["clients"] = status.clients.model_copy(update={"late_indices": late})
+    return status.model_copy(update=update)
+
+
 def _opened(scene: Scene, current: CurrentRound) -> CurrentRound:
-    deadline = scene.now + timedelta(seconds=scene.spec.round_policy.deadline_seconds)
+    deadline = after(scene.now, scene.spec.round_policy.deadline_seconds)
     return current.model_copy(update={"state": RoundState.OPEN, "deadline": deadline})
 
 
@@ -103,12 +115,12 @@ def _progress_message(current: CurrentRound) -> str:
 def _open(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
     """Open the round once its participants are ready, or their time for that is over."""
     status = scene.job.status
-    absent = [i for i in current.selected if i not in scene.pods.ready and i not in scene.pods.lost]
-    began = current.started_at or scene.now
-    limit = began + timedelta(seconds=scene.spec.startup_deadline_seconds)
+    wanted = frozenset(wanted_clients(scene.job)) - scene.pods.lost
+    absent = [index for index in current.selected if index in wanted and index not in scene.pods.ready]
+    limit = after(current.started_at or scene.now, scene.spec.startup_deadline_seconds)
     present = scene.pods.ready.intersection(current.selected)
     if absent and scene.now < limit:
-        return Step(status=status, wake_at=limit)
+        return Step(status=_provisioning(scene, current, absent), wake_at=limit)
     if len(present) < (1 if current.number == 0 else min_reports(scene.spec)):
         return _after_failure(scene, current, missing_clients(scene.job, scene.pods), view=None)
     if current.state is not RoundState.OPEN:
@@ -129,6 +141,20 @@ def _open(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
             return Step(status=status, actions=(action,))
 
 
+def _provisioning(scene: Scene, current: CurrentRound, absent: list[int]) -> FederatedJobStatus:
+    """Say what the participants wait for, where it is something to mend."""
+    status = scene.job.status
+    found = [scene.pods.obstacles.get((PodRole.CLIENT, index)) for index in absent]
+    blocked = next(
+        ((index, item) for index, item in zip(absent, found, strict=True) if item and item.is_specific), None
+    )
+    message = _progress_message(current)
+    if blocked is None or blocked[1].reason is None:
+        return progressing(scene, status, holds=True, reason=Reason.PROVISIONING, message=message)
+    message = f"{message} waits for client {blocked[0]}: {blocked[1].message}"
+    return progressing(scene, status, holds=True, reason=blocked[1].reason, message=message)
+
+
 def _collect(scene: Scene, current: CurrentRound, aggregator: PodView, view: RoundView) -> Step:
     """Give tasks to those who have none, report those who are lost, and watch."""
     status = scene.job.status
@@ -143,8 +169,9 @@ def _collect(scene: Scene, current: CurrentRound, aggregator: PodView, view: Rou
         status = progressing(scene, status, holds=True, reason=Reason.ROUND_IN_PROGRESS, message=message)
     step = Step(status=status)
     if view.state is AggregatorRound.OPEN:
+        wanted = frozenset(wanted_clients(scene.job))
         for index in _pending(current, view):
-            step = _assign(scene, step, current, index, aggregator, view)
+            step = _assign(scene, step, current, index, aggregator, view, is_wanted=index in wanted)
     watch = WatchRound(
         url=aggregator.url or "", incarnation=aggregator.incarnation, round=current.number, attempt=current.attempt
     )
@@ -156,8 +183,19 @@ def _pending(current: CurrentRound, view: RoundView) -> list[int]:
     return [index for index in current.selected if index not in settled]
 
 
-def _assign(scene: Scene, step: Step, current: CurrentRound, index: int, aggregator: PodView, view: RoundView) -> Step:
+def _assign(
+    scene: Scene,
+    step: Step,
+    current: CurrentRound,
+    index: int,
+    aggregator: PodView,
+    view: RoundView,
+    *,
+    is_wanted: bool,
+) -> Step:
     pod = scene.pods.clients.get(index)
+    if not is_wanted:
+        return step.acting(_report(scene, current, index, aggregator, Reason.CLIENT_LOST, "the job was scaled down"))
     if index in scene.pods.lost:
         why = pod.exit.message if pod and pod.exit else "its pods ended too often"
         reason = pod.exit.reason if pod and pod.exit and pod.exit.reason in _CAUSES else Reason.CLIENT_LOST
@@ -247,7 +285,7 @@ def _wait_for_quorum(scene: Scene, current: CurrentRound, count: int, message: s
     status = progressing(scene, scene.job.status, holds=False, reason=Reason.QUORUM_LOST, message=message)
     condition = status.condition(ConditionType.PROGRESSING)
     since = condition.last_transition_time if condition else scene.now
-    due = since + retry_delay(count, scene.spec.round_policy.max_attempts)
+    due = after(since, retry_delay(count, scene.spec.round_policy.max_attempts))
     if scene.now < due:
         return Step(status=status, wake_at=due)
     if len(scene.pods.ready) < needed:

@@ -8,6 +8,7 @@ from fedjob_operator.api.v1alpha1 import ConditionType, FederatedJob, FederatedJ
 from fedjob_operator.core.actions import Action
 from fedjob_operator.core.conditions import finish, set_condition
 from fedjob_operator.core.observed import Observed, PodPhase, PodView
+from fedjob_operator.core.platform import Platform
 from fedjob_operator.core.pods import PodPlan
 from fedjob_protocol.messages import AggregatorState, RoundView
 from fedjob_protocol.reasons import Reason
@@ -21,6 +22,7 @@ class Scene:
     seen: Observed
     pods: PodPlan
     now: datetime
+    platform: Platform
 
     @property
     def spec(self) -> FederatedJobSpec:

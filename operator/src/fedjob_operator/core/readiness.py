@@ -1,0 +1,116 @@
+"""What the status says of pods: counts, GPUs, who leads, and whether clients and aggregator are ready."""
+
+from datetime import datetime
+
+from fedjob_operator.api.resolve import min_clients
+from fedjob_operator.api.v1alpha1 import (
+    AggregatorStatus,
+    Clients,
+    ConditionType,
+    FederatedJob,
+    FederatedJobStatus,
+)
+from fedjob_operator.core.actions import open_key, state_key, watch_key
+from fedjob_operator.core.conditions import set_condition
+from fedjob_operator.core.gpus import computes_on_cpu, count_gpus
+from fedjob_operator.core.observed import Failure, Observed, PodPhase, PodRole, PodView
+from fedjob_operator.core.obstacles import UNREACHABLE_AFTER, first_specific
+from fedjob_operator.core.platform import Platform
+from fedjob_operator.core.pods import PodPlan, declared_clients, pod_name
+from fedjob_operator.core.quorum import missing_clients
+from fedjob_operator.core.scene import Scene
+from fedjob_protocol.reasons import Reason
+
+
+def observe(scene: Scene, status: FederatedJobStatus) -> FederatedJobStatus:
+    """Bring counts and readiness up to date."""
+    pods, job = scene.pods, scene.job
+    clients = Clients(
+        desired=len(declared_clients(job)),
+        ready=len(pods.ready),
+        lost=len(pods.lost),
+        lost_indices=tuple(sorted(pods.lost)),
+        late_indices=status.clients.late_indices,
+    )
+    update = {
+        "clients": clients,
+        "gpus": count_gpus(job, scene.seen, scene.platform),
+        "aggregator": leader(job, pods.aggregator),
+    }
+    status = status.model_copy(update=update)
+    holds, reason, message = _clients_condition(scene, clients)
+    status = set_condition(
+        status, ConditionType.CLIENTS_READY, holds=holds, reason=reason, message=message, now=scene.now
+    )
+    holds, reason, message = _aggregator_condition(pods, scene)
+    return set_condition(
+        status, ConditionType.AGGREGATOR_READY, holds=holds, reason=reason, message=message, now=scene.now
+    )
+
+
+def without_pods(
+    job: FederatedJob,
+    status: FederatedJobStatus,
+    seen: Observed,
+    platform: Platform,
+    *,
+    reason: Reason,
+    message: str,
+    now: datetime,
+) -> FederatedJobStatus:
+    """Return the status of a job whose pods are all released, for a reason."""
+    clients = Clients(desired=len(declared_clients(job)), late_indices=status.clients.late_indices)
+    update = {"clients": clients, "gpus": count_gpus(job, seen, platform), "aggregator": None}
+    status = status.model_copy(update=update)
+    for kind in (ConditionType.CLIENTS_READY, ConditionType.AGGREGATOR_READY):
+        status = set_condition(status, kind, holds=False, reason=reason, message=message, now=now)
+    return status
+
+
+def leader(job: FederatedJob, pod: PodView | None) -> AggregatorStatus | None:
+    """Who leads: the aggregator's newest pod."""
+    if pod is None:
+        return None
+    return AggregatorStatus(
+        leader=pod_name(job, pod.role, pod.index, pod.ordinal),
+        uid=pod.incarnation,
+        replicas=1 if pod.phase is PodPhase.READY else 0,
+    )
+
+
+def _clients_condition(scene: Scene, clients: Clients) -> tuple[bool, Reason, str]:
+    counted = f"{clients.ready} of {clients.desired} are ready"
+    if clients.ready < min_clients(scene.spec):
+        obstacles = {index: item for (role, index), item in scene.pods.obstacles.items() if role is PodRole.CLIENT}
+        reason = first_specific(obstacles) or Reason.WAITING_FOR_CLIENTS
+        return False, reason, f"{counted}; {missing_clients(scene.job, scene.pods)}"
+    if slow := computes_on_cpu(scene.job, scene.pods, scene.seen, scene.platform):
+        return True, Reason.GPU_UNAVAILABLE, f"{counted}; {slow}"
+    return True, Reason.CLIENTS_READY, counted
+
+
+def _aggregator_condition(pods: PodPlan, scene: Scene) -> tuple[bool, Reason, str]:
+    pod = pods.aggregator
+    if pod and pod.exit and pod.phase is not PodPhase.READY and pod.waiting is None:
+        return False, pod.exit.reason, f"the aggregator ended: {pod.exit.message}; it is started again"
+    found = pods.obstacles.get((PodRole.AGGREGATOR, 0))
+    if found and found.reason:
+        return False, found.reason, f"the aggregator: {found.message}"
+    if pod is None or pod.phase is not PodPhase.READY:
+        return False, Reason.AGGREGATOR_STARTING, "the aggregator is starting"
+    if silence := _silence(scene, pod):
+        return False, Reason.AGGREGATOR_UNREACHABLE, f"the aggregator does not answer: {silence.message}"
+    if scene.state is None:
+        return False, Reason.AGGREGATOR_STARTING, "the aggregator is starting"
+    return True, Reason.AGGREGATOR_READY, ""
+
+
+def _silence(scene: Scene, aggregator: PodView) -> Failure | None:
+    """The call of the aggregator that has had no answer for a while, if there is one."""
+    keys = [state_key(aggregator.incarnation)]
+    if current := scene.job.status.current_round:
+        keys.append(open_key(aggregator.incarnation, current.number, scene.job.status.term, current.attempt))
+        keys.append(watch_key(aggregator.incarnation, current.number, current.attempt))
+    failures = [scene.seen.failures[key] for key in keys if key in scene.seen.failures]
+    silent = (item for item in failures if item.word is None and scene.now - item.since >= UNREACHABLE_AFTER)
+    return next(silent, None)
