@@ -1,5 +1,7 @@
 """Calls to aggregator and clients: the only module that talks to them."""
 
+from collections.abc import Callable
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -24,8 +26,9 @@ from fedjob_operator.core.actions import (
 from fedjob_operator.observations import Answer
 from fedjob_operator.ports import CallError
 from fedjob_protocol import PROTOCOL_VERSION, routes
-from fedjob_protocol.errors import Problem
+from fedjob_protocol.errors import Problem, Refusal, Word
 from fedjob_protocol.messages import AggregatorState, ClientInfo, EvaluationView, InitTask, RoundView, TaskView
+from fedjob_protocol.version import OLDEST_SUPPORTED, check_protocol
 
 WATCH_SECONDS: Final = 5
 """How long one look at an open round waits for its end; progress is seen that often."""
@@ -37,6 +40,9 @@ ANSWER_SECONDS: Final = 10.0
 MAX_ANSWER_BYTES: Final = 64 << 20
 """Largest answer that is read."""
 
+MAX_OLDER: Final = 1000
+"""How many programs of the release before are remembered as such."""
+
 _JSON: Final = MappingProxyType({"Content-Type": "application/json"})
 AnswerModel = TypeVar("AnswerModel", bound=BaseModel)
 
@@ -47,14 +53,20 @@ class HttpPrograms:
     Args:
         session: Used for all calls; closed by whoever made it.
         token: The job's token, sent with every call; ``None`` sends none.
+        via: Returns the URL that a program's URL is reached by from here; absent where that is the same. May raise a
+            `CallError` where there is none.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, *, token: str | None) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, *, token: str | None, via: Callable[[str], str] | None = None
+    ) -> None:
         self._session = session
+        self._via = via or (lambda url: url)
         # Nothing is compressed on the way: a small answer could become a large one when it is unpacked.
-        self._headers = {routes.PROTOCOL_HEADER: str(PROTOCOL_VERSION), "Accept-Encoding": "identity"}
+        self._headers = {"Accept-Encoding": "identity"}
         if token:
             self._headers[routes.TOKEN_HEADER] = token
+        self._older: dict[str, int] = {}
 
     async def perform(self, action: Action) -> Answer:
         """Make the call of an action.
@@ -91,26 +103,51 @@ class HttpPrograms:
     async def _call(
         self, answer: type[AnswerModel], method: str, url: str, body: BaseModel | None = None, *, wait: float = 0.0
     ) -> AnswerModel:
-        data = body.model_dump_json(by_alias=True).encode() if body is not None else None
-        timeout = aiohttp.ClientTimeout(total=wait + ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
-        headers = self._headers if data is None else {**self._headers, **_JSON}
-        try:
-            # A redirect would carry the token to somebody else.
-            async with self._session.request(
-                method, url, data=data, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
-                raw = await _read(response)
-                status = response.status
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise CallError(f"{method} {url}: {type(error).__name__}: {error}") from error
-        if status >= 300:
+        program = url.partition("/v1/")[0]
+        status, raw, peer = await self._send(method, url, body, wait, self._older.get(program, PROTOCOL_VERSION))
+        if status == HTTPStatus.UPGRADE_REQUIRED and (older := _older_version(peer)) is not None:
+            # A program of the release before refuses what is newer than itself, and says what it speaks.
+            while len(self._older) >= MAX_OLDER:
+                del self._older[next(iter(self._older))]
+            self._older[program] = older
+            status, raw, peer = await self._send(method, url, body, wait, older)
+        if status >= HTTPStatus.MULTIPLE_CHOICES:
             raise _problem(method, url, status, raw)
+        try:
+            check_protocol(peer)
+        except Refusal as error:
+            raise CallError(f"{error.detail} ({method} {url})", word=Word.UNSUPPORTED_PROTOCOL) from error
         try:
             return answer.model_validate_json(raw)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise CallError(f"{method} {url}: the answer is no {answer.__name__}: {where}: {first['msg']}") from error
+
+    async def _send(
+        self, method: str, url: str, body: BaseModel | None, wait: float, version: int
+    ) -> tuple[int, bytes, str | None]:
+        """Return status, body, and the protocol version that the answer names."""
+        data = body.model_dump_json(by_alias=True).encode() if body is not None else None
+        timeout = aiohttp.ClientTimeout(total=wait + ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
+        headers = {**self._headers, routes.PROTOCOL_HEADER: str(version), **({} if data is None else _JSON)}
+        try:
+            # A redirect would carry the token to somebody else.
+            async with self._session.request(
+                method, self._via(url), data=data, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                return response.status, await _read(response), response.headers.get(routes.PROTOCOL_HEADER)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise CallError(f"{method} {url}: {type(error).__name__}: {error}") from error
+
+
+def _older_version(header: str | None) -> int | None:
+    """Return the version of a peer that is older than we are, and that we speak."""
+    try:
+        version = check_protocol(header)
+    except Refusal:
+        return None
+    return version if OLDEST_SUPPORTED <= version < PROTOCOL_VERSION else None
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
