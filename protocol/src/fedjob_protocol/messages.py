@@ -22,7 +22,8 @@ from fedjob_protocol.wire import (
 
 SCALE_BITS = 30
 """Default fixed-point scale of the fold: a delta is rounded to multiples of 2^-30."""
-MAX_PARTICIPANTS = 100_000
+MAX_PARTICIPANTS = 10_000
+"""As many as a job can have clients."""
 DEFAULT_MAX_MODEL_BYTES = 8 << 30
 """Largest initial model that an aggregator accepts unless the job says otherwise, in bytes."""
 

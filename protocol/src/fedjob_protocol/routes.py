@@ -24,8 +24,9 @@ ROUND_HEADER: Final = "Fedjob-Round"
 """Round of a served model."""
 
 MAX_METRICS_HEADER_BYTES: Final = 4096
-MAX_JSON_BODY_BYTES: Final = 1 << 20
-"""Largest JSON request that any endpoint reads, in bytes."""
+MAX_JSON_BODY_BYTES: Final = 4 << 20
+"""Largest JSON request that any endpoint reads, in bytes: the opening of a round with as many participants as a job can
+have, whatever their names."""
 
 ROUND_PATH: Final = "/v1/rounds/{round_number}"
 ROUNDS_PATH: Final = "/v1/rounds"

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from fedjob_aggregator.disk import Disk
+from fedjob_operator.api.base import MAX_CLIENTS
 from fedjob_protocol.errors import KINDS, Word
-from fedjob_protocol.messages import AggregatorState, RoundLog, RoundView
+from fedjob_protocol.messages import MAX_PARTICIPANTS, AggregatorState, RoundLog, RoundView
 from fedjob_protocol.weights import decode, encode
-from tests.unit.aggregator.harness import JOB, MODEL, delta, running
+from tests.unit.aggregator.harness import JOB, MODEL, delta, running, spec
 
 
 def evaluation(record, **changes):
@@ -321,3 +322,21 @@ async def test_a_request_that_contradicts_itself_is_refused_with_its_field(tmp_p
     async with running(tmp_path) as api:
         status, problem, _ = await api.open(0, clients=1, **changes)
         assert (status, problem["word"], field in problem["detail"]) == (422, "bad-request", True)
+
+
+async def test_a_round_of_as_many_participants_as_a_job_can_have_is_opened(tmp_path):
+    longest = [
+        {"client": 1_000_000 - place, "name": f"{place:x>253}", "maxExamples": 2**53}
+        for place in range(MAX_PARTICIPANTS)
+    ]
+    counts = {"clientsPerRound": MAX_PARTICIPANTS, "minReports": MAX_PARTICIPANTS}
+    assert MAX_PARTICIPANTS == MAX_CLIENTS
+    async with running(tmp_path) as api:
+        await api.initialise()
+        base = await api.base()
+        first = spec(base, participants=longest, **counts)
+        status, view, _ = await api.call("PUT", "/v1/rounds/1", data=json.dumps(first).encode())
+        assert (status, view.get("state")) == (200, "Open")
+        one_more = [*longest, {"client": 0, "name": "one more"}]
+        second = spec(base, attempt=2, participants=one_more, **counts)
+        assert await refused(api.call("PUT", "/v1/rounds/1", data=json.dumps(second).encode())) == "bad-request"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fedjob_aggregator.simple import MAX_CLIENTS, MAX_ENTRIES, client_url, plain_mean
 from fedjob_protocol.errors import Refusal, Word
+from fedjob_protocol.routes import MAX_JSON_BODY_BYTES
 from tests.unit.aggregator.harness import running
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -136,7 +137,7 @@ async def test_the_forms_work_without_a_content_type_and_without_a_token(tmp_pat
         assert (status, answer) == (200, {"global_w": 3.45, "global_b": 1.28})
         status, problem, headers = await api.call("POST", "/aggregate", data=b"{")
         assert (status, problem["word"], headers["Content-Type"]) == (422, "bad-request", "application/problem+json")
-        status, problem, _ = await api.call("POST", "/aggregate", data=b" " * ((1 << 20) + 1))
+        status, problem, _ = await api.call("POST", "/aggregate", data=b" " * (MAX_JSON_BODY_BYTES + 1))
         assert (status, problem["word"]) == (413, "too-large")
 
 

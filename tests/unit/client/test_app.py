@@ -19,6 +19,7 @@ from fedjob_client.worker import Worker
 from fedjob_protocol.config import ClientConfig, Device, Role
 from fedjob_protocol.digests import sha256_of
 from fedjob_protocol.messages import InitTask, TrainTask
+from fedjob_protocol.routes import MAX_JSON_BODY_BYTES
 from fedjob_protocol.weights import encode
 from tests.unit.client.asgi import serving
 from tests.unit.client.builders import a_classification, a_context, a_regression
@@ -75,7 +76,7 @@ async def test_every_answer_says_the_protocol():
 async def test_a_body_that_is_too_large_is_not_read():
     async with serving() as call:
         announced = await call("POST", "/train", b"{}", length=1 << 30)
-        streamed = await call("POST", "/train", b" " * ((1 << 20) + 1))
+        streamed = await call("POST", "/train", b" " * (MAX_JSON_BODY_BYTES + 1))
     for answer in (announced, streamed):
         assert (answer.status, answer.json["word"]) == (413, "too-large")
 
