@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -33,18 +33,25 @@ class Daemon:
     """Everything that it wrote."""
 
     @classmethod
-    def start(cls, command: Sequence[str | Path], log: Path) -> Self:
+    def start(cls, command: Sequence[str | Path], log: Path, *, environment: Mapping[str, str] | None = None) -> Self:
         """Start a server; on Linux it dies with this process, however this process dies.
 
         Args:
             command: Path of the program, and its arguments.
-            log: A new file in the folder that it is started in.
+            log: A file in the folder that it is started in; what is there stays.
+            environment: All of its environment; ours where it is not given.
+            environment: Its environment; ``None`` is this process's.
         """
         is_linux = sys.platform == "linux"
         before = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())] if is_linux else []
         with log.open("ab") as file:
             process = subprocess.Popen(
-                [*before, *map(str, command)], stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=log.parent
+                [*before, *map(str, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                cwd=log.parent,
+                env=environment,
             )
         return cls(process=process, log=log)
 
