@@ -42,6 +42,7 @@ class Reason(StrEnum):
     CRASHED = "Crashed"
     OOM_KILLED = "OOMKilled"
     EVICTED = "Evicted"
+    FOLDER_IN_USE = "FolderInUse"
     DATA_ERROR = "DataError"
     TRAINER_ERROR = "TrainerError"
     # Failures of rounds
@@ -93,6 +94,7 @@ DESCRIPTIONS: Final = MappingProxyType(
         Reason.CRASHED: "A process ended without being asked to.",
         Reason.OOM_KILLED: "A process was killed because it used more memory than its limit.",
         Reason.EVICTED: "A pod was removed from its node, for example because the node ran out of memory or disk.",
+        Reason.FOLDER_IN_USE: "Another process uses the aggregator's folder; tried again.",
         Reason.DATA_ERROR: "A client cannot read its data.",
         Reason.TRAINER_ERROR: "A trainer raised an exception.",
         Reason.DEADLINE_EXCEEDED: "A round's deadline passed below `minReports`.",

@@ -382,7 +382,9 @@ def test_a_foreign_folder_is_refused(folder):
 def test_a_folder_that_is_in_use_is_refused_after_a_while(folder, monkeypatch):
     monkeypatch.setattr(checkpoints, "LOCK_SECONDS", 0.01)
     store = opened(folder)
-    assert "used by another aggregator" in str(failure(folder))
+    refusal = failure(folder)
+    assert refusal.reason is Reason.FOLDER_IN_USE
+    assert "used by another aggregator" in str(refusal)
     store.close()
     opened(folder).close()
 

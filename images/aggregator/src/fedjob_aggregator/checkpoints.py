@@ -75,7 +75,7 @@ class CheckpointStore:
         job_uid: Whose folder it has to be; ``None``: whoever comes first.
 
     Raises:
-        FolderError: ``Crashed``: another process has it; ``ForeignVolume``; ``CheckpointLost``: what it says it has is
+        FolderError: ``FolderInUse``: another process has it; ``ForeignVolume``; ``CheckpointLost``: what it says it has is
             damaged or missing; ``CheckpointFailed``: it cannot be written.
     """
 
@@ -309,7 +309,8 @@ def _locked(path: Path) -> FileLock:
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise FolderError(
-            Reason.CRASHED, f"the folder {path.parent} is used by another aggregator; stop it or use another folder"
+            Reason.FOLDER_IN_USE,
+            f"the folder {path.parent} is used by another aggregator; stop it or use another folder",
         ) from None
     return lock
 

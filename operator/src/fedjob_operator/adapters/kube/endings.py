@@ -25,6 +25,7 @@ CRASH_LOOP: Final = "CrashLoopBackOff"
 GIVEN_BY_PROGRAMS: Final = frozenset(
     {
         Reason.CRASHED,
+        Reason.FOLDER_IN_USE,
         Reason.CHECKPOINT_LOST,
         Reason.CHECKPOINT_FAILED,
         Reason.FOREIGN_VOLUME,
