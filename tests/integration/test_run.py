@@ -158,3 +158,33 @@ def test_nothing_is_left_when_a_job_is_over(tmp_path):
         children = run.children()
         assert run.finish() == 0, run.output
         assert_gone(children)
+
+
+NEVER_READY = """
+import threading
+import misbehaving
+
+class NeverReady(misbehaving.Misbehaving):
+    def __init__(self, context):
+        super().__init__(context)
+        if context.index == 2:
+            threading.Event().wait()
+"""
+
+
+def test_a_client_that_is_late_is_left_out_where_late_joiners_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "never_ready.py").write_text(NEVER_READY, encoding="utf-8")
+    file = with_trainer(
+        tmp_path,
+        clientGroups=[{"name": "clients", "replicas": 3, "trainer": "never_ready:NeverReady"}],
+        roundPolicy={"clientsPerRound": 2},
+        minClients=2,
+        joinWaitSeconds=0,
+        lateJoiners="Refuse",
+        evaluation={"modes": []},
+    )
+    done = fedjob("run", file, "--dir", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = Folder(tmp_path / "run")
+    assert folder.status().clients.late_indices == (2,)
+    assert [[item.client for item in record.contributors] for record in folder.rounds()[1:]] == [[0, 1]] * 2

@@ -75,7 +75,7 @@ class CheckpointStore:
         job_uid: Whose folder it has to be; ``None``: whoever comes first.
 
     Raises:
-        FolderError: ``FolderInUse``: another process has it; ``ForeignVolume``; ``CheckpointLost``: what it says it has is
+        FolderError: ``FolderInUse``: by another process; ``ForeignVolume``; ``CheckpointLost``: what it says it has is
             damaged or missing; ``CheckpointFailed``: it cannot be written.
     """
 
