@@ -13,6 +13,7 @@ from typing import Final
 from generator.commands import command_line
 from generator.crd import CRD_NAME, custom_resource_definition
 from generator.machines import state_machine
+from generator.metrics import metrics
 from generator.openapi import aggregator_api, client_api
 from generator.resource import federated_job
 from generator.words import errors, reasons
@@ -29,6 +30,7 @@ FILES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "docs/reference/cli.md": command_line,
         "docs/reference/errors.md": errors,
         "docs/reference/federatedjob.md": federated_job,
+        "docs/reference/metrics.md": metrics,
         "docs/reference/reasons.md": reasons,
     }
 )

@@ -35,12 +35,13 @@ class CannotListenError(FedJobError):
     """The address cannot be listened on: in use, not ours, or not allowed."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
     """Open a listening socket.
 
     Args:
         host: A name or an address, such as ``127.0.0.1``, ``::1`` or ``0.0.0.0``.
         port: TCP port; 0 picks a free one.
+        option: Flag that the port comes from, for the message.
 
     Raises:
         CannotListenError: With one line that names the address and what to do.
@@ -60,7 +61,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         opened.close()
         raise CannotListenError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port, or 0 for a free one"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another port with {option}, or 0 for a free one"
         ) from error
     opened.setblocking(False)
     return opened

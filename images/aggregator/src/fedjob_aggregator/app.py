@@ -19,6 +19,7 @@ from fedjob_aggregator.checkpoints import CheckpointStore
 from fedjob_aggregator.direct import DirectRoutes
 from fedjob_aggregator.disk import Disk
 from fedjob_aggregator.openapi import document
+from fedjob_aggregator.recorder import SILENT, Recorder
 from fedjob_aggregator.routes_simple import SIMPLE_MESSAGES, simple_routes
 from fedjob_aggregator.routes_v1 import V1_MESSAGES, v1_routes
 from fedjob_aggregator.service import Service
@@ -35,7 +36,12 @@ DESCRIPTION: Final = "Receives, verifies and folds the updates of federated roun
 
 
 def create_service(
-    settings: Settings, *, boot_id: str, wall_clock: Callable[[], datetime], disk: Disk | None = None
+    settings: Settings,
+    *,
+    boot_id: str,
+    wall_clock: Callable[[], datetime],
+    disk: Disk | None = None,
+    recorder: Recorder = SILENT,
 ) -> Service:
     """Open the folder and make what serves it. Blocks while checkpoints are verified.
 
@@ -44,6 +50,7 @@ def create_service(
         boot_id: Identity of this run.
         wall_clock: The time of day, for the records.
         disk: Operations on files; tests make them fail.
+        recorder: Who counts.
 
     Raises:
         FolderError: The folder cannot be served.
@@ -53,7 +60,9 @@ def create_service(
     writer = Writer(store, kernels, fingerprint=fingerprint(), wall_clock=wall_clock)
     area = StagingArea(store.staging_folder, settings.staging_bytes)
     desk = UploadDesk(area, kernels, most=settings.most_uploads, idle_seconds=settings.idle_seconds)
-    return Service(store, writer, desk, boot_id=boot_id, job_uid=settings.job_uid, wall_clock=wall_clock)
+    return Service(
+        store, writer, desk, boot_id=boot_id, job_uid=settings.job_uid, wall_clock=wall_clock, recorder=recorder
+    )
 
 
 def create_app(settings: Settings, service: Service) -> FastAPI:

@@ -1,5 +1,6 @@
 """The command ``fedjob-aggregator``: settings, folder, port, then serve until asked to stop."""
 
+import logging
 import os
 import secrets
 import sys
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 
 from fedjob_aggregator.app import create_app, create_service
 from fedjob_aggregator.checkpoints import FolderError
+from fedjob_aggregator.recorder import SILENT, Recorder
 from fedjob_aggregator.server import AggregatorServer, server_config
 from fedjob_aggregator.settings import DEFAULT_IDLE_SECONDS, DEFAULT_MOST_UPLOADS, Settings
 from fedjob_protocol.config import TOKEN_VARIABLE
@@ -30,6 +32,8 @@ from fedjob_protocol.routes import AGGREGATOR_PORT
 from fedjob_protocol.version import __version__
 
 PROGRAM = "fedjob-aggregator"
+
+_log = logging.getLogger(__name__)
 
 
 @click.command(
@@ -81,6 +85,13 @@ PROGRAM = "fedjob-aggregator"
     help="Seconds without a byte after which an upload is given up.",
 )
 @click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=None,
+    show_envvar=True,
+    help="TCP port for Prometheus, without a token; 0 picks a free one.  [default: none]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -88,7 +99,8 @@ PROGRAM = "fedjob-aggregator"
     help="What is written to standard error.",
 )
 @click.version_option(__version__, prog_name=PROGRAM)
-def main(
+def main(  # noqa: PLR0913 - one for each flag
+    *,
     port: int,
     host: str,
     folder: Path,
@@ -96,6 +108,7 @@ def main(
     staging_bytes: int | None,
     most_uploads: int,
     idle_seconds: float,
+    metrics_port: int | None,
     log_level: str,
 ) -> None:
     """Receive, verify and fold the updates of federated rounds; commit and serve the models.
@@ -113,20 +126,26 @@ def main(
         most_uploads=most_uploads,
         idle_seconds=idle_seconds,
     )
-    serve(settings, host, port)
+    serve(settings, host, port, metrics_port)
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
+def serve(settings: Settings, host: str, port: int, metrics_port: int | None) -> None:
     """Serve until a signal; ends the process."""
     try:
         listening = listen(host, port)
+        recorder = SILENT if metrics_port is None else _metrics(host, metrics_port)
     except CannotListenError as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         exit_now(EXIT_USAGE)
     boot_id = secrets.token_hex(8)
     try:
         with stop_on_signals(lambda: exit_now(0)):  # large checkpoints take a while to be verified
-            service = create_service(settings, boot_id=boot_id, wall_clock=lambda: datetime.now(UTC))  # noqa: TID251 - the edge
+            service = create_service(
+                settings,
+                boot_id=boot_id,
+                wall_clock=lambda: datetime.now(UTC),  # noqa: TID251 - the edge
+                recorder=recorder,
+            )
     except FolderError as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         leave_termination(os.environ, error.reason, str(error))
@@ -139,6 +158,23 @@ def serve(settings: Settings, host: str, port: int) -> None:
     )
     server.run([listening])
     exit_now(0)  # a commit that is still being written is cut off: the one before it counts, as after any crash
+
+
+def _metrics(host: str, port: int) -> Recorder:
+    """Serve metrics.
+
+    Raises:
+        CannotListenError: The port cannot be had.
+    """
+    # Imported here: it takes a tenth of a second, and most aggregators on one machine are asked for no metrics.
+    from fedjob_aggregator.metrics import MetricsRecorder  # noqa: PLC0415
+    from fedjob_protocol.metrics import serve_metrics  # noqa: PLC0415
+
+    listening = listen(host, port, option="--metrics-port")
+    recorder = MetricsRecorder()
+    serve_metrics(recorder.registry, listening)
+    _log.info("metrics at %s/metrics", base_url(listening))
+    return recorder
 
 
 def _announced(url: str, boot_id: str) -> None:

@@ -38,6 +38,7 @@ from fedjob_aggregator.events import (
 )
 from fedjob_aggregator.machine import step
 from fedjob_aggregator.reading import Reading
+from fedjob_aggregator.recorder import SILENT, Recorder
 from fedjob_aggregator.uploads import Incoming, RequestBody, UploadDesk, UploadRequest
 from fedjob_aggregator.views import restored
 from fedjob_aggregator.writer import VerifiedUpload, Writer
@@ -74,6 +75,7 @@ class Service(Reading):
         boot_id: Identity of this run of the program.
         job_uid: Whose aggregator this is; ``None``: of the job whose round is opened first.
         wall_clock: The time of day, for the records.
+        recorder: Who counts.
     """
 
     def __init__(
@@ -85,10 +87,12 @@ class Service(Reading):
         boot_id: str,
         job_uid: str | None,
         wall_clock: Callable[[], datetime],
+        recorder: Recorder = SILENT,
     ) -> None:
         self._writer = writer
         self._desk = desk
         self._wall_clock = wall_clock
+        self._recorder = recorder
         record = store.record
         state = restored(
             boot_id=boot_id,
@@ -98,6 +102,7 @@ class Service(Reading):
             is_closed=record is not None and record.round == store.log.last_round,
         )
         super().__init__(store, state)
+        recorder.restored(state.committed)
         self._operator = asyncio.Lock()
         self._verified: dict[tuple[int, int, int], _Verified] = {}
         self._deadline: asyncio.TimerHandle | None = None
@@ -165,6 +170,7 @@ class Service(Reading):
         """
         incoming = Incoming()
         admission: Admission | Update | None = None
+        self._recorder.upload_began()
         try:
             admission = admit(self._state, request.round, request.client, request.credentials, request.digest)
             if isinstance(admission, Update):
@@ -172,9 +178,12 @@ class Service(Reading):
             update, upload = await self._desk.receive(request, admission, body, incoming)
             await self._fold(request.round, admission.attempt.spec.attempt, update, upload)
         except Refusal as refusal:
+            self._recorder.update_refused(refusal.word)
             admitted = admission.attempt.spec.attempt if isinstance(admission, Admission) else None
             self._note(request, refusal, incoming.received_bytes, admitted)
             raise
+        finally:
+            self._recorder.upload_ended(incoming.received_bytes)
         return update
 
     async def _fold(self, round_number: int, attempt: int, update: Update, upload: VerifiedUpload) -> None:
@@ -299,6 +308,7 @@ class Service(Reading):
         now = time.monotonic()
         self._apply(Folded(round=command.round, attempt=command.attempt, client=command.client, now=now))
         verified.folded.set_result(None)
+        self._recorder.update_accepted()
 
     def _lost_if_failed(self, future: "asyncio.Future[None]", *, round: int, attempt: int) -> bool:  # noqa: A002 - as in the events
         error = None if future.cancelled() else future.exception()
@@ -330,6 +340,7 @@ class Service(Reading):
         except Exception as error:  # noqa: BLE001 - whatever it is: the sums are there, and the view has to say why
             _log.exception("round %d cannot be committed", attempt.round)
             message = f"cannot write the checkpoint of round {attempt.round}: {error}"
+            self._recorder.commit_failed()
             self._apply(CommitFailed(round=attempt.round, attempt=attempt.spec.attempt, message=message))
             return
         if attempt.round == 0:
@@ -338,6 +349,7 @@ class Service(Reading):
             self._desk.expect(self.store.tensors)
         if self._deadline is not None:
             self._deadline.cancel()
+        self._recorder.committed(record)
         self._apply(Committed(record=record))
 
     async def _settle(self, futures: "list[asyncio.Future[Any]]") -> None:

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from fedjob_client import routes_simple, routes_v1
 from fedjob_client.problems import Guard, add_error_answers
+from fedjob_client.recorder import SILENT, Recorder
 from fedjob_client.registration import register
 from fedjob_client.service import Loaded, Service
 from fedjob_client.settings import Settings
@@ -15,19 +16,22 @@ from fedjob_client.transfer import open_session
 from fedjob_protocol import __version__
 
 
-def create_app(settings: Settings, loaded: Loaded | None, *, boot_id: str | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, loaded: Loaded | None, *, boot_id: str | None = None, recorder: Recorder = SILENT
+) -> FastAPI:
     """Build the application of one process.
 
     Args:
         settings: The process.
         loaded: Its job, or ``None`` for the simple forms.
         boot_id: Identity of this run of the program; absent means a fresh one.
+        recorder: Who counts.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_session(settings.token) as session:
-            service = Service(settings, loaded, session, boot_id=boot_id)
+            service = Service(settings, loaded, session, boot_id=boot_id, recorder=recorder)
             app.state.service = service
             registering = _start_registering(service)
             try:

@@ -7,12 +7,14 @@ from typing import NoReturn
 import click
 
 from fedjob_client.errors import ClientError, SettingsError
+from fedjob_client.recorder import SILENT, Recorder
 from fedjob_client.settings import Settings, prepare_environment, read_config, read_token, tell_identity
 from fedjob_protocol.config import Device
 from fedjob_protocol.process import (
     EXIT_FATAL,
     EXIT_USAGE,
     CannotListenError,
+    base_url,
     exit_now,
     leave_termination,
     listen,
@@ -41,12 +43,22 @@ POST /predict on synthetic data. GET /docs shows the whole API. FEDJOB_TOKEN set
               help="Aggregator to register with, such as http://127.0.0.1:9000; needs --client-url.")  # fmt: skip
 @click.option("--client-url", envvar="CLIENT_URL", show_envvar=True,
               help="Address under which that aggregator reaches this client.")  # fmt: skip
+@click.option("--metrics-port", envvar="FEDJOB_METRICS_PORT", type=click.IntRange(0, 65535), show_envvar=True,
+              help="TCP port for Prometheus, without a token; 0 picks a free one.  [default: none]")  # fmt: skip
 @click.option("--log-level", envvar="FEDJOB_LOG_LEVEL", default="info", show_default=True, show_envvar=True,
               type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
               help="How much to say on standard error.")  # fmt: skip
 @click.version_option(__version__, prog_name="fedjob-client")
 def main(
-    *, host: str, port: int, index: int, device: str, server_url: str | None, client_url: str | None, log_level: str
+    *,
+    host: str,
+    port: int,
+    index: int,
+    device: str,
+    server_url: str | None,
+    client_url: str | None,
+    metrics_port: int | None,
+    log_level: str,
 ) -> None:
     """Run one client of a federated job: a trainer behind HTTP."""
     log_to_stderr(log_level)
@@ -57,6 +69,7 @@ def main(
             host=host,
             port=port,
             index=index,
+            metrics_port=metrics_port,
             device={"auto": Device.AUTO, "cpu": Device.CPU, "gpu": Device.GPU}[device],
             server_url=server_url or None,
             client_url=client_url or None,
@@ -76,6 +89,7 @@ def _run(settings: Settings) -> NoReturn:
 
     try:
         listening = listen(settings.host, settings.port)
+        recorder = SILENT if settings.metrics_port is None else _metrics(settings.host, settings.metrics_port)
         loaded = None
         if settings.config is not None:
             tell_identity(os.environ, settings.config)
@@ -87,9 +101,26 @@ def _run(settings: Settings) -> NoReturn:
         if error.__cause__ is not None:
             _log.info("where it comes from:", exc_info=error.__cause__)
         _die(error, EXIT_FATAL)
-    has_served = serve(settings, loaded, listening)
+    has_served = serve(settings, loaded, listening, recorder)
     # A training may still be running: its thread is a daemon, and nobody waits for it.
     exit_now(0 if has_served else EXIT_FATAL)
+
+
+def _metrics(host: str, port: int) -> Recorder:
+    """Serve metrics.
+
+    Raises:
+        CannotListenError: The port cannot be had.
+    """
+    # Imported here: it takes a tenth of a second, and most clients on one machine are asked for no metrics.
+    from fedjob_client.metrics import MetricsRecorder  # noqa: PLC0415
+    from fedjob_protocol.metrics import serve_metrics  # noqa: PLC0415
+
+    listening = listen(host, port, option="--metrics-port")
+    recorder = MetricsRecorder()
+    serve_metrics(recorder.registry, listening)
+    _log.info("metrics at %s/metrics", base_url(listening))
+    return recorder
 
 
 def _die(error: ClientError, code: int) -> NoReturn:

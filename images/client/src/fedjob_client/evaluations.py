@@ -8,6 +8,7 @@ from typing import Final
 
 from fedjob_client.machine import backoff_seconds
 from fedjob_client.model_cache import LoadedModel, ModelCache
+from fedjob_client.recorder import SILENT, Recorder
 from fedjob_client.trainer import Metrics, Trainer
 from fedjob_client.training import Failure, evaluate, guarded
 from fedjob_client.transfer import TransferError
@@ -29,10 +30,12 @@ class Evaluations:
         trainer: What evaluates; called in the worker's thread.
         worker: The thread.
         models: The last model.
+        recorder: Who counts.
     """
 
-    def __init__(self, *, trainer: Trainer, worker: Worker, models: ModelCache) -> None:
+    def __init__(self, *, trainer: Trainer, worker: Worker, models: ModelCache, recorder: Recorder = SILENT) -> None:
         self._trainer, self._worker, self._models = trainer, worker, models
+        self._recorder = recorder
         self._identity: tuple[str, Base] | None = None
         self._view: EvaluationView | None = None
         self._running: asyncio.Task[EvaluationView] | None = None
@@ -67,6 +70,7 @@ class Evaluations:
 
     async def _evaluate(self, task: EvaluateTask) -> EvaluationView:
         self._view = view = await self._result(task)
+        self._recorder.evaluated(view.state, view.seconds)
         return view
 
     async def _result(self, task: EvaluateTask) -> EvaluationView:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from typing_extensions import override
 
 from fedjob_client.app import create_app
+from fedjob_client.recorder import SILENT, Recorder
 from fedjob_client.service import Loaded
 from fedjob_client.settings import Settings
 from fedjob_protocol.process import announce, base_url, stop_on_signals
@@ -68,14 +69,20 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(settings: Settings, loaded: Loaded | None, listening: socket.socket) -> bool:
+def serve(settings: Settings, loaded: Loaded | None, listening: socket.socket, recorder: Recorder = SILENT) -> bool:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: The process.
+        loaded: Its job, or ``None`` for the simple forms.
+        listening: The socket that is served.
+        recorder: Who counts.
 
     Returns:
         Whether it ever served.
     """
     boot_id = uuid.uuid4().hex
-    app = create_app(settings, loaded, boot_id=boot_id)
+    app = create_app(settings, loaded, boot_id=boot_id, recorder=recorder)
     config = uvicorn.Config(
         app,
         http="httptools",

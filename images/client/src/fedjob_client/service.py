@@ -9,6 +9,7 @@ from fedjob_client.data.dataset import Split
 from fedjob_client.evaluations import Evaluations
 from fedjob_client.model_cache import LoadedModel, ModelCache, read_model_file
 from fedjob_client.models.builtin import BuiltinTrainer
+from fedjob_client.recorder import SILENT, Recorder
 from fedjob_client.settings import Settings
 from fedjob_client.tasks import Tasks
 from fedjob_client.trainer import ClientContext, Trainer, load_trainer, make_trainer
@@ -72,6 +73,7 @@ class Service:
         loaded: Its job, or ``None`` for the simple forms.
         session: The HTTP session; closed by whoever made it.
         boot_id: Identity of this run of the program; absent means a fresh one.
+        recorder: Who counts.
     """
 
     def __init__(
@@ -81,13 +83,16 @@ class Service:
         session: aiohttp.ClientSession,
         *,
         boot_id: str | None = None,
+        recorder: Recorder = SILENT,
     ) -> None:
         self.settings = settings
         self.boot_id = boot_id or uuid.uuid4().hex
         """Identity of this run of the program."""
         self.loaded = loaded
         self.worker = Worker()
-        self.transfer = Transfer(session, job_uid=loaded.config.job_uid if loaded is not None else "none")
+        self.transfer = Transfer(
+            session, job_uid=loaded.config.job_uid if loaded is not None else "none", recorder=recorder
+        )
         self.models = ModelCache(self.transfer, None if loaded is None else loaded.model)
         self.tasks: Tasks | None = None
         self.evaluations: Evaluations | None = None
@@ -100,8 +105,9 @@ class Service:
                 transfer=self.transfer,
                 models=self.models,
                 initial_model=loaded.model,
+                recorder=recorder,
             )
-            self.evaluations = Evaluations(trainer=trainer, worker=self.worker, models=self.models)
+            self.evaluations = Evaluations(trainer=trainer, worker=self.worker, models=self.models, recorder=recorder)
 
     async def close(self) -> None:
         """Stop tasks and evaluations, and let go whoever waits for a result; may be called twice."""

@@ -35,6 +35,8 @@ class Settings:
     port: int = 8000
     index: int = 0
     """Of the simple forms; a job's client has the index of its job."""
+    metrics_port: int | None = None
+    """Where Prometheus is answered; ``None``: nowhere."""
     device: Device = Device.AUTO
     server_url: str | None = None
     """Aggregator to register with; goes with `client_url`."""

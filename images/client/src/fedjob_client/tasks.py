@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from functools import partial
-from typing import assert_never
+from typing import Final, assert_never
 
 from fedjob_client.machine import Machine, step, task_of
 from fedjob_client.model_cache import LoadedModel, ModelCache
+from fedjob_client.recorder import SILENT, Recorder
 from fedjob_client.trainer import Trainer, last_line
 from fedjob_client.training import Failure, Progress, config_digest, guarded, initial, train
 from fedjob_client.transfer import Parcel, Transfer, TransferError
@@ -34,6 +36,8 @@ from fedjob_client.worker import Worker
 from fedjob_protocol.messages import Destination, InitTask, TaskState, TaskView, TrainTask
 from fedjob_protocol.reasons import Reason
 
+ENDED: Final = frozenset({TaskState.REPORTED, TaskState.FAILED, TaskState.CANCELLED})
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +59,7 @@ class Tasks:
         transfer: The aggregator's API.
         models: The last model.
         initial_model: What round 0 starts from instead of the trainer's ``init``.
+        recorder: Who counts.
     """
 
     def __init__(
@@ -66,10 +71,12 @@ class Tasks:
         transfer: Transfer,
         models: ModelCache,
         initial_model: LoadedModel | None = None,
+        recorder: Recorder = SILENT,
     ) -> None:
         self._machine = Machine(client=client)
         self._trainer, self._worker = trainer, worker
         self._transfer, self._models, self._initial_model = transfer, models, initial_model
+        self._recorder = recorder
         self._assignment: _Assignment | None = None
         self._base: LoadedModel | None = None
         self._parcel: Parcel | None = None
@@ -145,18 +152,20 @@ class Tasks:
         before = self._machine.task
         self._machine = machine
         if machine.task is not None and (before is None or before.state is not machine.task.state):
-            self._log_state(machine)
+            self._tell_state(machine)
         for command in commands:
             if isinstance(command, CancelWork):
                 self._stop(command.op)
             else:
                 self._running[command.op] = asyncio.create_task(self._run(command))
 
-    def _log_state(self, machine: Machine) -> None:
+    def _tell_state(self, machine: Machine) -> None:
         task = machine.task
         assert task is not None
         level = logging.WARNING if task.state is TaskState.FAILED else logging.DEBUG
         _log.log(level, "round %d: %s %s", task.work.round, task.state, task.message or "")
+        if task.state in ENDED:
+            self._recorder.task_ended(task.state)
 
     def _stop(self, op: int) -> None:
         self._progress.is_cancelled = True
@@ -209,7 +218,9 @@ class Tasks:
             work = partial(train, self._trainer, self._base, command.work.round, task, progress)
         else:
             work = partial(initial, self._trainer, self._initial_model, task)
+        began = time.perf_counter()
         result = await self._worker.run(guarded(work, f"round {command.work.round}: training"))
+        self._recorder.trained(time.perf_counter() - began)
         if isinstance(result, Failure):
             return TrainingFailed(op=command.op, reason=result.reason, message=result.message)
         self._parcel = result

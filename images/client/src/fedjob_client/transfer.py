@@ -19,6 +19,7 @@ from aiohttp.payload import Payload
 from pydantic import ValidationError
 from typing_extensions import override
 
+from fedjob_client.recorder import SILENT, Recorder
 from fedjob_client.updates import Body
 from fedjob_client.work import ModelSource, Target
 from fedjob_protocol import PROTOCOL_VERSION, routes
@@ -82,10 +83,12 @@ class Transfer:
     Args:
         session: Used for all calls; closed by whoever made it.
         job_uid: The job that updates belong to.
+        recorder: Who counts.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, *, job_uid: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, *, job_uid: str, recorder: Recorder = SILENT) -> None:
         self._session = session
+        self._recorder = recorder
         self._job_uid = job_uid
 
     async def fetch(self, model: ModelSource, *, seconds: float) -> bytearray:
@@ -111,6 +114,7 @@ class Transfer:
                 data, digest = await _read_model(response, model)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _broken(model.url, error) from error
+        self._recorder.received(len(data))
         if digest != model.digest:
             raise TransferError(
                 f"{model.url} has the digest {digest}, {model.digest} is expected",
@@ -155,6 +159,7 @@ class Transfer:
                     await _expect_success(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _broken(target.upload_url, error) from error
+        self._recorder.sent(body.size)
 
     async def report_failure(self, target: Target, reason: Reason, message: str, *, seconds: float) -> None:
         """Tell the aggregator that this client will not report.
