@@ -83,7 +83,9 @@ def _schema() -> dict[str, Any]:
 
 
 def _column(name: str, kind: str, path: str, description: str, priority: int) -> dict[str, Any]:
-    return {"name": name, "type": kind, "jsonPath": path, "description": description, "priority": priority}
+    column = {"name": name, "type": kind, "jsonPath": path, "description": description}
+    # The API server leaves a 0 out: given here, it would be a difference at every apply.
+    return {**column, "priority": priority} if priority else column
 
 
 class _Dumper(yaml.SafeDumper):
