@@ -11,7 +11,10 @@ from datetime import datetime
 from typing import assert_never
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.core.acceptance import as_accepted
 from fedjob_operator.core.actions import Action, Call, CheckPods, CreatePod, DeleteJob, DeletePod, StartTask
+from fedjob_operator.core.observed import PodCheck
+from fedjob_operator.core.platform import LOCAL, Platform
 from fedjob_operator.observations import Answer, Observations
 from fedjob_operator.ports import CallError, JobStore, Pods, Programs
 
@@ -20,6 +23,10 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_SECONDS = 0.1
 """Back-off after the first failure of a call; doubled with each further one."""
 MAX_DELAY_SECONDS = 5.0
+MAX_POD_DELAY_SECONDS = 30.0
+"""Longest back-off of what concerns pods: the API server has others to answer, and a quota is not mended in seconds."""
+RECHECK_SECONDS = 30.0
+"""How long after pods were found wanting they are not checked again."""
 SEEN_SECONDS = 1.0
 """How long after a pod was created or deleted the same is not done again."""
 
@@ -34,6 +41,8 @@ class Performer:
         observations: Where answers go.
         wake: Called after each answer or failure, and when a held-back action may be tried again.
         clock: The time, in UTC.
+        changed: Called when the resource was deleted.
+        platform: Where the job's programs run.
     """
 
     def __init__(
@@ -45,6 +54,8 @@ class Performer:
         observations: Observations,
         wake: Callable[[], None],
         clock: Callable[[], datetime],
+        changed: Callable[[], None] | None = None,
+        platform: Platform = LOCAL,
     ) -> None:
         self._store = store
         self._pods = pods
@@ -52,6 +63,8 @@ class Performer:
         self._observations = observations
         self._wake = wake
         self._clock = clock
+        self._changed = changed or wake
+        self._platform = platform
         self._running: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, int] = {}
         self._held: dict[str, asyncio.TimerHandle] = {}
@@ -90,9 +103,7 @@ class Performer:
             self._observations.learn(action, answer)
             # That a client took its task only means not to give it again: the end of the round is what is waited for.
             matters = not isinstance(action, StartTask)
-            if not isinstance(action, Call | CheckPods):
-                # Until the pod is seen, or seen to be gone, the decision asks for the same again.
-                self._hold(key, SEEN_SECONDS)
+            self._hold_after(action, answer)
         finally:
             self._running.pop(key, None)
             if matters:
@@ -107,14 +118,26 @@ class Performer:
                 await self._pods.delete(action)
                 return None
             case CheckPods():
-                return await self._pods.check(job)
+                return await self._pods.check(as_accepted(job, self._platform))
             case DeleteJob():
                 await self._store.delete(job)
+                self._changed()
                 return None
             case Call():
                 return await self._programs.perform(action)
             case _:
                 assert_never(action)
+
+    def _hold_after(self, action: Action, answer: Answer) -> None:
+        """Hold back what the decision asks for again although it was done."""
+        match action:
+            case CheckPods() if isinstance(answer, PodCheck) and answer.problem is not None:
+                self._hold(action.key, RECHECK_SECONDS)
+            case CreatePod() | DeletePod() | DeleteJob():
+                # Until the pod is seen, or seen to be gone.
+                self._hold(action.key, SEEN_SECONDS)
+            case _:
+                pass
 
     def _fail(self, action: Action, word: str | None, message: str) -> None:
         key = action.key
@@ -122,7 +145,8 @@ class Performer:
         self._failures[key] = count
         log.debug("%s failed for the %d. time: %s", key, count, message)
         self._observations.fail(action, word=word, message=message, now=self._clock())
-        delay = min(FIRST_DELAY_SECONDS * 2 ** min(count - 1, 16), MAX_DELAY_SECONDS)
+        most = MAX_DELAY_SECONDS if isinstance(action, Call) else MAX_POD_DELAY_SECONDS
+        delay = min(FIRST_DELAY_SECONDS * 2 ** min(count - 1, 16), most)
         delay *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, decides nothing
         self._hold(key, delay)
 

@@ -20,6 +20,14 @@ class StoreUnavailableError(FedJobError):
     """The resource cannot be read or written now, for example because the disk is full; tried again until it can."""
 
 
+class UnreadableJobError(FedJobError):
+    """The resource is there and is no FederatedJob, for example because it was edited while no rule held.
+
+    Whoever raises it says so in the resource's status, where that can be written without reading the rest. It is read
+    again when it changes; until then nothing is done for the job.
+    """
+
+
 class JobStore(Protocol):
     """Where the resource is kept."""
 
@@ -28,6 +36,7 @@ class JobStore(Protocol):
 
         Raises:
             StoreUnavailableError: It cannot be read now.
+            UnreadableJobError: It is no FederatedJob.
         """
         ...
 
@@ -67,6 +76,8 @@ class Pods(Protocol):
     async def check(self, job: FederatedJob) -> PodCheck:
         """Ask whether the pods of the job would be taken, without making them.
 
+        The job has its layout and images as they will be once it is accepted.
+
         Raises:
             CallError: There was no answer.
         """
@@ -78,7 +89,8 @@ class CallError(FedJobError):
 
     Args:
         message: What was called and what came back.
-        word: The machine word of the answer; ``None`` when there was no usable answer.
+        word: The machine word of the answer; ``None`` when there was no usable answer. Of a pod that could not be made
+            or checked, the value of the `Reason` that says why, where there is one.
     """
 
     def __init__(self, message: str, *, word: str | None = None) -> None:

@@ -16,6 +16,7 @@ from fedjob_operator.core.actions import (
 from fedjob_operator.core.conditions import is_finished
 from fedjob_operator.core.decide import Decision, decide
 from fedjob_operator.core.observed import Observed
+from fedjob_operator.core.startup import claimed
 from fedjob_operator.observations import Answer, Observations
 from fedjob_operator.performer import FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, SEEN_SECONDS
 from fedjob_operator.ports import StatusConflictError
@@ -119,7 +120,7 @@ class Driver:
         job = self._store.read()
         if not is_finished(job.status):
             try:
-                job = self._write(job, job.status.model_copy(update={"term": job.status.term + 1}))
+                job = self._write(job, claimed(job.status, self._simulation.now))
             except StatusConflictError:
                 self._simulation.soon(self._guarded(self._claim))
                 return

@@ -27,5 +27,5 @@ class Platform:
         return self.images is not None
 
 
-LOCAL: Final = Platform(progress_seconds=0.0, startup_attempts=3)
+LOCAL: Final = Platform(progress_seconds=0.1, startup_attempts=3)
 """Processes of this machine: somebody waits for the end of the command."""

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
+from fedjob_operator.api.base import MAX_SAFE_INTEGER
 from fedjob_operator.api.v1alpha1 import ConditionType, FederatedJob, FederatedJobStatus, Startup
 from fedjob_operator.core.conditions import set_condition
 from fedjob_operator.core.moments import after
@@ -34,10 +35,11 @@ def begin_startup(status: FederatedJobStatus, *, attempt: int, now: datetime) ->
 
 
 def claimed(status: FederatedJobStatus, now: datetime) -> FederatedJobStatus:
-    """Return the status as another process takes the job over.
+    """Return the status with which a process takes a job over: in a term of its own.
 
     The time in which nobody looked after the job is not held against its start.
     """
+    status = status.model_copy(update={"term": min(status.term + 1, MAX_SAFE_INTEGER)})
     startup = status.startup
     if startup is None or startup.retry_at is not None:
         return status
