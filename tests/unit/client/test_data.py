@@ -331,7 +331,7 @@ damages = given(
     cut=st.floats(0, 1),
     data=st.data(),
 )
-many = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @many
