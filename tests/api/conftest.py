@@ -13,7 +13,7 @@ import pytest
 from tests.support.cluster.apiserver import ApiServer, find_assets
 from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.operator_process import OperatorProcess
-from tests.support.cluster.operators import Operators
+from tests.support.cluster.operators import Operators, tracebacks
 from tests.support.repository import ROOT
 
 _NUMBERS = count(1)
@@ -57,9 +57,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     server = getattr(item, "funcargs", {}).get("api_server")
     if report.failed and isinstance(server, ApiServer):
         report.sections.append(("API server", server.logs()))
-    operators = getattr(item, "funcargs", {}).get("operators")
-    if report.failed and isinstance(operators, Operators):
-        report.sections.append(("operators", operators.report()))
+    for name in ("operators", "shared_operator"):
+        operators = getattr(item, "funcargs", {}).get(name)
+        if report.failed and isinstance(operators, Operators | OperatorProcess):
+            report.sections.append((name, operators.report()))
     return report
 
 
@@ -78,6 +79,23 @@ def operators(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Oper
     operators = Operators(cluster, tmp_path)
     yield operators
     operators.close()
+    cluster.clear(namespace)
+
+
+@pytest.fixture(scope="module")
+def shared_operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """One operator of all namespaces for a file of tests that leave it alone; it has nothing to complain about."""
+    operators = Operators(cluster, tmp_path_factory.mktemp("operators"))
+    operator = operators.start()
+    yield operator
+    operators.close()
+    assert tracebacks(operator) == [], operator.log()
+
+
+@pytest.fixture
+def home(cluster: Cluster, shared_operator: OperatorProcess, namespace: str) -> Iterator[str]:
+    """A namespace that the file's operator looks after; what is in it goes after the test."""
+    yield namespace
     cluster.clear(namespace)
 
 

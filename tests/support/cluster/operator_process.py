@@ -17,6 +17,7 @@ from tests.support.cluster.cluster import eventually
 from tests.support.cluster.daemons import Daemon, free_ports
 
 READY_SECONDS = 60.0
+LOG_CHARACTERS = 8000
 CALL_SECONDS = 10.0
 MODULE = ("-P", "-m", "fedjob_operator")
 PREFIX = "FEDJOB_OPERATOR_"
@@ -142,3 +143,7 @@ class OperatorProcess:
         """Everything that it wrote, over all its starts."""
         files = sorted(self._folder.glob("operator-*.log"))
         return "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+
+    def report(self) -> str:
+        """The end of its log, for a failure."""
+        return self.log()[-LOG_CHARACTERS:]

@@ -74,7 +74,7 @@ class Operators:
 
     def report(self) -> str:
         """Their logs, for a failure."""
-        return "\n".join(operator.log()[-6000:] for operator in self._operators)
+        return "\n".join(operator.report() for operator in self._operators)
 
 
 def tracebacks(operator: OperatorProcess) -> list[str]:
