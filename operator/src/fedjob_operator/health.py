@@ -14,7 +14,7 @@ from typing_extensions import override
 LOOP_SECONDS: Final = 30.0
 """How long the event loop may not turn before the operator counts as dead."""
 PASS_SECONDS: Final = 60.0
-"""How long the reconcile loop of one job may not move before the operator counts as dead."""
+"""How long one pass of the reconcile loop may take before the operator counts as dead."""
 BEAT_SECONDS: Final = 1.0
 _PATHS: Final = ("/healthz", "/readyz")
 
@@ -31,7 +31,7 @@ class Heart:
     """Says whether the operator lives. An API server that does not answer is no reason to die: that helps nobody.
 
     Args:
-        hung: Returns the jobs whose reconcile loop has not moved for so many seconds.
+        hung: Returns the jobs whose pass has taken more than so many seconds.
         monotonic: Seconds on a clock that never jumps.
     """
 
@@ -52,7 +52,7 @@ class Heart:
         if silent > LOOP_SECONDS:
             return Verdict(ok=False, message=f"the event loop has not turned for {silent:.0f} s")
         if hung := self._hung(PASS_SECONDS):
-            return Verdict(ok=False, message=f"no pass for more than {PASS_SECONDS:.0f} s: {', '.join(hung[:10])}")
+            return Verdict(ok=False, message=f"a pass takes more than {PASS_SECONDS:.0f} s: {', '.join(hung[:10])}")
         return Verdict(ok=True, message="alive")
 
 

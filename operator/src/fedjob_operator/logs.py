@@ -43,3 +43,5 @@ def configure_logs(level: str, *, as_json: bool) -> None:
     if level != "DEBUG":
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
+        # It says at each start that it leaves signals to us, as it should.
+        logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -32,19 +32,19 @@ class Driver(Protocol):
     """The job's phase as last seen."""
 
     def wake(self) -> None:
-        """Something about the job or its pods is new."""
+        """Something about the job's pods is new."""
+        ...
+
+    def changed(self, version: str) -> None:
+        """The resource has this version now."""
         ...
 
     def refresh_soon(self) -> None:
         """What was seen of the pods may be out of date."""
         ...
 
-    def is_echo(self, version: str) -> bool:
-        """Whether a version of the resource is one that we wrote ourselves."""
-        ...
-
-    def silent_seconds(self) -> float:
-        """Seconds since it moved on; 0 while it has nothing to do."""
+    def busy_seconds(self) -> float:
+        """Seconds that the pass under way has taken; 0 while none is."""
         ...
 
     async def run(self) -> None:
@@ -98,9 +98,9 @@ class Supervisor:
         return [job.driver.phase if job.driver else job.phase for job in jobs]
 
     def hung(self, seconds: float) -> list[str]:
-        """Return the jobs whose task has not moved for so long; may be called from another thread."""
+        """Return the jobs whose pass has taken more than so long; may be called from another thread."""
         jobs = tuple(self._jobs.values())
-        return [str(job.key) for job in jobs if job.driver and job.driver.silent_seconds() > seconds]
+        return [str(job.key) for job in jobs if job.driver and job.driver.busy_seconds() > seconds]
 
     def heard(self, document: Document, *, is_deleted: bool) -> None:
         """Take in an event of a job."""
@@ -117,8 +117,8 @@ class Supervisor:
         if job.driver is None:
             job.phase = _phase(document)
             self._start(job)
-        elif not job.driver.is_echo(version_of(document)):
-            job.driver.wake()
+        else:
+            job.driver.changed(version_of(document))
 
     def pods_changed(self, job_uid: str) -> None:
         """Something about a pod of a job is new."""

@@ -20,7 +20,6 @@ from fedjob_operator.adapters.kube.cache import PodCache
 from fedjob_operator.adapters.kube.documents import Document, is_owned_by, label, meta, name_of
 from fedjob_operator.adapters.kube.store import JobKey
 from fedjob_operator.adapters.kube.view import pod_uid
-from fedjob_operator.api.resolve import layout
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.build.names import JOB_UID_LABEL, MANAGED_BY_LABEL, MANAGER, UID_CHARACTERS
 from fedjob_operator.build.pods import build_pod, refused_service_account
@@ -141,8 +140,6 @@ class KubePods:
         Raises:
             CallError: There was no answer.
         """
-        if not job.status.layout:  # it is asked before the job is accepted
-            job = job.model_copy(update={"status": job.status.model_copy(update={"layout": layout(job.spec)})})
         answers = await asyncio.gather(*(self._check(job, where, action) for where, action in _samples(job)))
         problem = next((answer for answer in answers if answer), None)
         return PodCheck(generation=job.metadata.generation, problem=problem[:MAX_PROBLEM] if problem else None)

@@ -1,6 +1,7 @@
 """The resource on the API server."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -8,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from typing_extensions import override
 
-from fedjob_operator.adapters.kube.api import JOBS, ApiError, ApiRefusedError, ApiUnavailableError, KubeApi
+from fedjob_operator.adapters.kube.api import JOBS, ApiRefusedError, ApiUnavailableError, KubeApi
 from fedjob_operator.adapters.kube.documents import Document, entries, mapping, meta, text, uid_of, version_of
 from fedjob_operator.adapters.kube.patch import finite, status_patch
 from fedjob_operator.api.problems import problems_of
@@ -21,8 +22,7 @@ from fedjob_operator.api.v1alpha1 import (
     Phase,
     dump,
 )
-from fedjob_operator.ports import CallError, StatusConflictError, StoreUnavailableError
-from fedjob_protocol.errors import FedJobError
+from fedjob_operator.ports import CallError, StatusConflictError, StoreUnavailableError, UnreadableJobError
 from fedjob_protocol.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 MAX_PROBLEMS: Final = 5
 """Most problems of a resource that its status names."""
 MAX_MESSAGE: Final = 1024
-KNOWN_VERSIONS: Final = 32
-"""How many versions of our own making are remembered, so that their echoes are known as such."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,44 +45,28 @@ class JobKey:
         return f"{self.namespace}/{self.name}"
 
 
-class InvalidJobError(FedJobError):
-    """The resource is not one that this release can read: from an older CRD, or edited to nonsense.
-
-    Args:
-        message: What is wrong, with the fields.
-        document: The resource as the API server holds it.
-    """
-
-    def __init__(self, message: str, document: Document) -> None:
-        super().__init__(message)
-        self.document = document
-
-
 class KubeJobStore:
     """`fedjob_operator.ports.JobStore` on the API server.
 
     Args:
         api: The API server.
         key: Which resource.
+        clock: The time, in UTC.
     """
 
-    def __init__(self, api: KubeApi, key: JobKey) -> None:
+    def __init__(self, api: KubeApi, key: JobKey, *, clock: Callable[[], datetime]) -> None:
         self._api = api
         self._key = key
+        self._clock = clock
         self._held: Document = {}
         self._job: FederatedJob | None = None
-        self._ours: list[str] = []
-
-    def is_echo(self, version: str) -> bool:
-        """Whether a version of the resource is one that we wrote ourselves."""
-        return version in self._ours
 
     async def read(self) -> FederatedJob | None:
         """Return the resource; ``None`` when it is gone, is going, or is another one of the same name.
 
         Raises:
             StoreUnavailableError: It cannot be read now.
-            InvalidJobError: It is none that we can read.
+            UnreadableJobError: It is none that we can read, which its status says now.
         """
         try:
             document = await self._api.get(JOBS, self._key.namespace, self._key.name)
@@ -99,7 +81,11 @@ class KubeJobStore:
         job = self._job
         if job is not None and job.metadata.resource_version == version_of(document):
             return job
-        return self._keep(document, parse(document))
+        try:
+            return self._keep(document, parse(document))
+        except UnreadableJobError as error:
+            await self._report(document, str(error))
+            raise
 
     async def write_status(self, job: FederatedJob, status: FederatedJobStatus) -> FederatedJob:
         """Write what is new in a status, if the resource is still the version that was read.
@@ -138,33 +124,26 @@ class KubeJobStore:
         except ApiUnavailableError as error:
             raise CallError(f"job {self._key} cannot be deleted: {error}") from error
 
-    async def refuse(self, error: InvalidJobError, now: datetime) -> None:
-        """Say in the status that the resource cannot be read; nothing else in it is touched.
-
-        Raises:
-            ApiError: It cannot be written now.
-            StatusConflictError: It changed meanwhile.
-        """
-        patch = refusal_patch(error, now)
+    async def _report(self, document: Document, problem: str) -> None:
+        """Say in the status that the resource cannot be read; nothing else in it is touched. Best effort."""
+        patch = refusal_patch(document, problem, self._clock())
         if patch is None:
             return
-        guard = {"resourceVersion": version_of(error.document), "uid": self._key.uid}
+        guard = {"resourceVersion": version_of(document), "uid": self._key.uid}
         try:
             await self._patch({"metadata": guard, "status": patch})
-        except StoreUnavailableError as failure:
-            raise ApiError(str(failure)) from failure
+        except (StatusConflictError, StoreUnavailableError) as error:
+            log.warning("that job %s cannot be read could not be written: %s", self._key, error)
 
     async def _patch(self, patch: Document) -> Document:
         try:
-            document = await self._api.patch_status(JOBS, self._key.namespace, self._key.name, patch)
+            return await self._api.patch_status(JOBS, self._key.namespace, self._key.name, patch)
         except ApiRefusedError as error:
             if error.is_conflict or error.is_absent:
                 raise StatusConflictError(f"job {self._key} changed since it was read: {error}") from error
             raise StoreUnavailableError(f"the status of job {self._key} was refused: {error}") from error
         except ApiUnavailableError as error:
             raise StoreUnavailableError(f"the status of job {self._key} cannot be written: {error}") from error
-        self._ours = [*self._ours[1 - KNOWN_VERSIONS :], version_of(document)]
-        return document
 
     def _keep(self, document: Document, job: FederatedJob) -> FederatedJob:
         # Of the document only what the next patch is compared with.
@@ -178,7 +157,7 @@ def parse(document: Document) -> FederatedJob:
     """Read a resource.
 
     Raises:
-        InvalidJobError: It is none that we can read.
+        UnreadableJobError: It is none that we can read.
     """
     try:
         return FederatedJob.from_document(document)
@@ -186,25 +165,25 @@ def parse(document: Document) -> FederatedJob:
         problems = [str(problem) for problem in problems_of(error, FederatedJob)]
         more = f" (and {len(problems) - MAX_PROBLEMS} more)" if len(problems) > MAX_PROBLEMS else ""
         message = "; ".join(problems[:MAX_PROBLEMS]) or "it is no FederatedJob"
-        raise InvalidJobError((message[: MAX_MESSAGE - len(more)] + more), document) from error
+        raise UnreadableJobError(message[: MAX_MESSAGE - len(more)] + more) from error
 
 
-def refusal_patch(error: InvalidJobError, now: datetime) -> Document | None:
+def refusal_patch(document: Document, problem: str, now: datetime) -> Document | None:
     """Return the patch of a status that says that the resource cannot be read; ``None`` if it says so already."""
-    status = mapping(error.document.get("status"))
+    status = mapping(document.get("status"))
     conditions = entries(status.get("conditions"))
     before = next((item for item in conditions if item.get("type") == ConditionType.ACCEPTED), {})
     condition: dict[str, Any] = {
         "type": ConditionType.ACCEPTED.value,
         "status": ConditionStatus.FALSE.value,
         "reason": Reason.INVALID_SPEC.value,
-        "message": str(error),
+        "message": problem,
     }
     if all(before.get(key) == value for key, value in condition.items()):
         return None
     stays = before.get("status") == condition["status"] and text(before.get("lastTransitionTime"))
     condition["lastTransitionTime"] = stays or now.isoformat().replace("+00:00", "Z")
-    generation = meta(error.document).get("generation")
+    generation = meta(document).get("generation")
     if isinstance(generation, int):
         condition["observedGeneration"] = generation
     others = [item for item in conditions if item.get("type") != ConditionType.ACCEPTED]
