@@ -21,17 +21,18 @@ _COMMITTED: Final = "has(self.status) && has(self.status.rounds) && has(self.sta
 _ENTRIES: Final = "has(self.status) && has(self.status.layout) ? self.status.layout.filter(e, e.group == g.name) : []"
 
 
-def fixed_fields(schema: Schema, path: str) -> Iterator[Validation]:
+def fixed_fields(schema: Schema, path: str, *, key: str | None = None) -> Iterator[Validation]:
     """Yield the rules on the fields of one object that may never be changed.
 
     Args:
         schema: Structural schema of the object; the objects in it get rules of their own.
         path: Where it is in a manifest, such as ``spec.clientGroups[0].data``.
+        key: The field by which the object is found in its list: what is compared has the same one.
     """
     if _may_change(path):
         return
     for name, field in schema["properties"].items():
-        if _may_change(f"{path}.{name}"):
+        if name == key or _may_change(f"{path}.{name}"):
             continue
         rule = _fixed(field, name, is_optional=_is_optional(schema, name))
         if rule:

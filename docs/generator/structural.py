@@ -91,7 +91,7 @@ class Structural:
 
     def _rules(self, raw: Schema, shape: Schema, path: str) -> Iterator[Validation]:
         yield from RULES.get(raw["title"], ())
-        yield from fixed_fields(shape, path)
+        yield from fixed_fields(shape, path, key=_key_of_item(path))
 
     def _plain(self, raw: Schema) -> Schema:
         """Follow the reference, and leave null out of a union: what the field itself says goes before it."""
@@ -118,8 +118,17 @@ def _scalar(plain: Schema) -> dict[str, Any]:
     return shape
 
 
+def _key_of_item(path: str) -> str | None:
+    return _key(path.removesuffix("[0]")) if path.endswith("[0]") else None
+
+
+def _key(path: str) -> str | None:
+    """The field by which items of a list are told apart."""
+    return LIST_KEYS.get(path.rsplit(".", 1)[1])
+
+
 def _list_type(path: str) -> dict[str, Any]:
-    key = LIST_KEYS.get(path.rsplit(".", 1)[1])
+    key = _key(path)
     if key is None:
         return {"x-kubernetes-list-type": "atomic"}
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
