@@ -91,6 +91,14 @@ class Cluster:
         """Merge something into a job's spec."""
         return self.api.patch("federatedjobs", namespace, name, {"spec": spec})
 
+    def mend(self, namespace: str, name: str, **group: Any) -> None:
+        """Suspend a job, change what describes its clients' pods, resume it."""
+        self.change(namespace, name, suspend=True)
+        self.until_phase(namespace, name, "Suspended")
+        (before,) = self.job(namespace, name)["spec"]["clientGroups"]
+        changed = {key: value for key, value in {**before, **group}.items() if value is not None}
+        self.change(namespace, name, suspend=False, clientGroups=[changed])
+
     def committed(self, namespace: str, name: str) -> int:
         """The last committed round that the status knows."""
         return int(self.status(namespace, name).get("rounds", {}).get("committed", -1))

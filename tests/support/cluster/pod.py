@@ -11,6 +11,7 @@ import aiohttp
 from tests.support.cluster.access import path
 from tests.support.cluster.addresses import Addresses
 from tests.support.cluster.podstatus import (
+    NO_SUCH_NODE,
     OOM_EXIT,
     PodStatus,
     claim_not_found,
@@ -200,6 +201,8 @@ class PodLife:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _unschedulable(self) -> str | None:
+        if self._pod["spec"].get("nodeSelector"):  # the node has no labels to select it by
+            return NO_SUCH_NODE
         for name in self._claims().values():
             if await self._claim(name) is None:
                 return claim_not_found(name)

@@ -11,6 +11,11 @@ Document = dict[str, Any]
 
 OOM_EXIT = 137
 START_ERROR_EXIT = 128
+NO_SUCH_NODE = (
+    "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, "
+    "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+)
+"""What the scheduler says when no node is selected."""
 
 
 def now() -> str:
