@@ -13,7 +13,7 @@ import pytest
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
 from fedjob_operator.core.actions import Action, CreatePod, DeletePod
-from fedjob_operator.core.observed import PodView
+from fedjob_operator.core.observed import PodCheck, PodView
 from fedjob_operator.observations import Answer
 from fedjob_operator.ports import CallError, StoreUnavailableError
 from fedjob_operator.reconcile import Reconciler
@@ -54,7 +54,12 @@ class ReconcilerDriver:
         self.finished = False
         self._world = world
         self._reconciler = Reconciler(
-            store=self, pods=self, programs=self, clock=lambda: world.simulation.now, on_change=lambda *_: None
+            store=self,
+            pods=self,
+            programs=self,
+            clock=lambda: world.simulation.now,
+            on_change=lambda *_: None,
+            platform=world.setting.platform,
         )
         self._task = asyncio.create_task(self._run())
 
@@ -64,6 +69,9 @@ class ReconcilerDriver:
 
     def wake(self) -> None:
         self._reconciler.wake()
+
+    def changed(self) -> None:
+        self._reconciler.changed(self._world.store.read().metadata.resource_version)
 
     def kill(self) -> None:
         if self.alive:
@@ -105,6 +113,10 @@ class ReconcilerDriver:
     async def delete(self, action: DeletePod) -> None:
         await self._may_die()
         self._world.pods.delete(action)
+
+    async def check(self, job: FederatedJob) -> PodCheck:
+        await self._may_die()
+        return PodCheck(generation=job.metadata.generation)
 
     async def perform(self, action: Action) -> Answer:
         await self._may_die()

@@ -8,14 +8,12 @@ from collections.abc import Callable
 from datetime import datetime
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
-from fedjob_operator.core.actions import (
-    Action,
-    CreatePod,
-    DeletePod,
-)
+from fedjob_operator.core.actions import Action, CheckPods, CreatePod, DeletePod
 from fedjob_operator.core.conditions import is_finished
 from fedjob_operator.core.decide import Decision, decide
-from fedjob_operator.core.observed import Observed
+from fedjob_operator.core.observed import Observed, PodCheck
+from fedjob_operator.core.platform import LOCAL, Platform
+from fedjob_operator.core.progress import is_progress_only
 from fedjob_operator.core.startup import claimed
 from fedjob_operator.observations import Answer, Observations
 from fedjob_operator.performer import FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, SEEN_SECONDS
@@ -47,6 +45,7 @@ class Driver:
         invariants: Sees every step.
         died: Told when it died.
         decide_: The decision; a test may break it.
+        platform: Where the job runs.
     """
 
     def __init__(
@@ -60,6 +59,7 @@ class Driver:
         invariants: Invariants,
         died: Callable[["Driver"], None],
         decide_: Decide = decide,
+        platform: Platform = LOCAL,
     ) -> None:
         self.alive = True
         self.finished = False
@@ -71,6 +71,9 @@ class Driver:
         self._invariants = invariants
         self._died = died
         self._decide = decide_
+        self._platform = platform
+        self._last_write = float("-inf")
+        self._is_outdated = False
         self._job: FederatedJob | None = None
         self._is_scheduled = False
         self._looks = 0
@@ -93,6 +96,11 @@ class Driver:
         if self.alive and self._job is not None and not self._is_scheduled:
             self._is_scheduled = True
             self._simulation.soon(self._guarded(self._pass), most=self._reaction)
+
+    def changed(self) -> None:
+        """Somebody edited the job."""
+        self._is_outdated = True
+        self.wake()
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -133,11 +141,17 @@ class Driver:
         job = self._job
         if job is None:
             return
+        if self._is_outdated:
+            self._is_outdated = False
+            self._read_again(job)
+            self.wake()
+            return
         now = self._simulation.now
         decision = self._decide(job, self._observations.look(self._pods.visible()), now)
         for action in decision.actions:
             self._start(job, action)
-        if decision.status != job.status:
+        held_back = self._held_back(job.status, decision.status)
+        if decision.status != job.status and held_back <= 0.0:
             self._write_or_read(job, decision.status)
             self.wake()
         elif decision.finished and not decision.actions:
@@ -146,6 +160,8 @@ class Driver:
             seconds = RESYNC_SECONDS
             if decision.wake_at is not None:
                 seconds = min(max((decision.wake_at - now).total_seconds(), 0.0), seconds)
+            if held_back > 0.0:
+                seconds = min(seconds, held_back)
             look = self._looks
             self._simulation.later(seconds, lambda: self.wake() if self._looks == look else None)
 
@@ -153,17 +169,26 @@ class Driver:
         try:
             self._job = self._write(job, status)
         except StatusConflictError:
-            fresh = self._store.read()
-            if fresh.status.term > job.status.term:
-                self._begin()
-                self._job = None
-                self._simulation.later(STAND_DOWN_SECONDS, self._guarded(self._claim))
-            else:
-                self._job = fresh
+            self._read_again(job)
+
+    def _held_back(self, before: FederatedJobStatus, after: FederatedJobStatus) -> float:
+        if before == after or not is_progress_only(before, after):
+            return 0.0
+        return self._last_write + self._platform.progress_seconds - self._simulation.seconds
+
+    def _read_again(self, job: FederatedJob) -> None:
+        fresh = self._store.read()
+        if fresh.status.term > job.status.term:
+            self._begin()
+            self._job = None
+            self._simulation.later(STAND_DOWN_SECONDS, self._guarded(self._claim))
+        else:
+            self._job = fresh
 
     def _write(self, job: FederatedJob, status: FederatedJobStatus) -> FederatedJob:
         self._may_die()
         written = self._store.write(job, status)
+        self._last_write = self._simulation.seconds
         self._may_die()
         return written
 
@@ -182,6 +207,10 @@ class Driver:
             case DeletePod():
                 self._pods.delete(action)
                 self._hold(key, SEEN_SECONDS)
+            case CheckPods():
+                self._running.add(key)
+                check, before = PodCheck(generation=job.metadata.generation), self._observations
+                self._simulation.soon(lambda: self._learn(before, action, check), most=0.5)
             case _:
                 self._running.add(key)
                 asked = self._observations

@@ -8,6 +8,9 @@ from fedjob_operator.core.selection import select
 from fedjob_protocol.messages import RoundRecord
 from tests.support.builders import model_digest
 
+SUSPENDED_SECONDS = 10.0
+"""After so long no pod is left of a suspended job, not even one that was being made meanwhile."""
+
 Intent = tuple[int, int, int]
 """Term, round, attempt."""
 
@@ -27,6 +30,7 @@ class Invariants:
     def __init__(self, job: FederatedJob, *, num_clients: int) -> None:
         self._job = job
         self._num_clients = num_clients
+        self._late: tuple[int, ...] = ()
         self._intents: dict[Intent, tuple[int, ...]] = {}
         self._drawn: dict[tuple[int, int], tuple[int, ...]] = {}
         self._trained: set[tuple[str, int, int]] = set()
@@ -92,6 +96,7 @@ class Invariants:
             return
         drawn = self._drawn.get((number, redraw))
         if drawn is None:
+            self._late = status.clients.late_indices
             drawn = self._drawn[number, redraw] = self._select(number, redraw, status.clients.lost_indices)
         self._check(current.selected == drawn, f"round {number}.{redraw} is for {current.selected}, not for {drawn}")
 
@@ -101,9 +106,13 @@ class Invariants:
             seed=spec.seed,
             round_number=number,
             redraw=redraw,
-            candidates=[index for index in range(self._num_clients) if index not in lost],
+            candidates=[index for index in range(self._num_clients) if index not in lost and index not in self._late],
             count=clients_per_round(spec) + over_select(spec),
         )
+
+    def suspended(self, seconds: float, *, has_pods: bool) -> None:
+        """The job has been suspended for so long."""
+        self._check(not has_pods or seconds < SUSPENDED_SECONDS, f"pods are there {seconds:.0f} s after a suspension")
 
     # What clients do
 

@@ -10,6 +10,9 @@ from fedjob_protocol.reasons import Reason
 from tests.support.world.network import Network
 from tests.support.world.simulation import Simulation
 
+STOP_SECONDS = 2.0
+"""Longest time that a pod takes to end."""
+
 Place = tuple[PodRole, int, int]
 
 
@@ -108,12 +111,23 @@ class SimulatedPods:
         self._network.attach(view.incarnation, program)
 
     def delete(self, action: DeletePod) -> None:
-        """Delete this very pod."""
+        """Ask this very pod to end, which takes a while; its program goes on until then."""
         place = (action.role, action.index, action.ordinal)
         view = self._pods.get(place)
-        if view is not None and view.incarnation == action.incarnation:
-            self._end(view.incarnation)
+        if view is None or view.incarnation != action.incarnation or view.phase is PodPhase.STOPPING:
+            return
+        self._show(place, replace(view, phase=PodPhase.STOPPING, since=self._simulation.now))
+        self._simulation.soon(lambda: self._remove(place, view.incarnation), most=STOP_SECONDS)
+
+    def _remove(self, place: Place, incarnation: str) -> None:
+        view = self._pods.get(place)
+        if view is not None and view.incarnation == incarnation:
+            self._end(incarnation)
             self._show(place, None)
+
+    def there_is_any(self) -> bool:
+        """Whether there is a pod in truth, whatever anybody sees."""
+        return bool(self._pods)
 
     def end_all(self) -> None:
         """The machine that held them all is gone."""

@@ -92,6 +92,7 @@ RATES = {
     "request delayed": 0.03,
     "answer lost": 0.03,
     "storage full": 0.2,
+    "suspended": 0.03,
 }
 """What can go wrong, per opportunity."""
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, Protocol
 
 from fedjob_aggregator.machine import step as real_step
 from fedjob_client.work import WorkId
-from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase
+from fedjob_operator.api.v1alpha1 import ConditionType, FederatedJob, FederatedJobStatus, Phase
 from fedjob_operator.core.decide import decide
 from fedjob_operator.core.observed import PodRole
+from fedjob_operator.core.platform import LOCAL, Platform
 from fedjob_operator.core.pods import needs_evaluator
 from fedjob_protocol.messages import RoundRecord
 from tests.support.world.aggregator import Disk, Machine, SimulatedAggregator
@@ -35,6 +37,10 @@ class AnyDriver(Protocol):
         """Something happened."""
         ...
 
+    def changed(self) -> None:
+        """Somebody edited the job."""
+        ...
+
     def kill(self) -> None:
         """SIGKILL."""
         ...
@@ -54,6 +60,10 @@ class Setting:
     """What schedules of this kind are for: what some of them have to see."""
     is_fixed: bool = True
     """Whether everybody who is selected reports in the end, so that every schedule ends with the same model."""
+    platform: Platform = LOCAL
+    """Where the job runs."""
+    raised_to: int | None = None
+    """Rounds that somebody raises the job to while it trains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +105,7 @@ class World:
         *,
         faults: Callable[[Random], Faults] = draw_faults,
         machine: Machine = real_step,
-        decide_: Decide = decide,
+        decide_: Decide | None = None,
         simulation: Simulation | None = None,
     ) -> None:
         self.simulation = simulation or Simulation(seed)
@@ -105,10 +115,10 @@ class World:
         self.disk = Disk()
         self.network = Network(self.simulation, self.faults)
         self.invariants = Invariants(setting.job, num_clients=setting.num_clients)
-        self.store = Store(setting.job, self.faults, written=self.invariants.written)
+        self.store = Store(setting.job, self.faults, written=self.invariants.written, edited=self._edited)
         self.pods = SimulatedPods(self.simulation, self.network, begin=self._begin, changed=self._pods_changed)
         self._machine = machine
-        self._decide = decide_
+        self._decide = decide_ or partial(decide, platform=setting.platform)
         self.drivers: list[AnyDriver] = []
         self._boots = 0
         self._shares_machine = rng.random() < 0.5
@@ -163,6 +173,7 @@ class World:
             invariants=self.invariants,
             died=self.operator_died,
             decide_=self._decide,
+            platform=self.setting.platform,
         )
 
     def operator_died(self, driver: AnyDriver) -> None:
@@ -176,6 +187,10 @@ class World:
     def _pods_changed(self) -> None:
         for driver in self.drivers:
             driver.wake()
+
+    def _edited(self) -> None:
+        for driver in list(self.drivers):
+            driver.changed()
 
     # Programs
 
@@ -205,6 +220,8 @@ class World:
     def _committed(self, record: RoundRecord) -> None:
         self.faults.quiet_rounds -= 1
         self.invariants.committed(record)
+        if record.round == 1 and self.setting.raised_to is not None:
+            self.store.edit(rounds=self.setting.raised_to)
 
     def _trained(self, boot: str, index: int) -> Callable[[WorkId], None]:
         return lambda work: self.invariants.trained(boot, index, work.round)
@@ -216,6 +233,7 @@ class World:
         if self.faults.budget > 0:
             self._kill_programs()
             self._double_operator()
+            self._suspend()
             self.simulation.later(self.simulation.rng.random(), self._strike)
 
     def _kill_programs(self) -> None:
@@ -240,6 +258,20 @@ class World:
         zombie = self.drivers[0]
         self._start_operator()
         self.simulation.later(self.simulation.rng.random() * 20.0, zombie.kill)
+
+    def _suspend(self) -> None:
+        """Somebody suspends the job, and lets it go on after a while."""
+        if self.store.read().spec.suspend or not self.faults.strikes("suspended"):
+            return
+        self.store.edit(suspend=True)
+        self.simulation.later(self.simulation.rng.random() * 30.0, self._resume)
+
+    def _resume(self) -> None:
+        condition = self.store.status.condition(ConditionType.SUSPENDED)
+        if self.store.status.phase is Phase.SUSPENDED and condition and self.drivers:
+            seconds = (self.simulation.now - condition.last_transition_time).total_seconds()
+            self.invariants.suspended(seconds, has_pods=self.pods.there_is_any())
+        self.store.edit(suspend=False)
 
 
 def undisturbed(setting: Setting) -> Outcome:

@@ -3,8 +3,9 @@
 Each schedule draws from its seed what goes wrong and when: the operator is killed between any two effects, doubled (the
 old one goes on with what it knew), or loses a race for the status; the aggregator is killed or restarted in place and
 keeps only its disk; clients and evaluator are killed; calls are lost, doubled, delayed beyond their caller's patience,
-or lose their answer; the disk is full. `tests.support.world.invariants` looks at every step. A failure names its
-schedule; ``World(setting, seed).run()`` repeats it.
+or lose their answer; the disk is full; somebody suspends the job and resumes it, or raises its rounds.
+`tests.support.world.invariants` looks at every step. A failure names its schedule;
+``World(setting, seed).run()`` repeats it.
 
 FEDJOB_MODEL_CHECK_SCHEDULES sets how many schedules there are in all.
 """
@@ -20,7 +21,10 @@ import pytest
 from fedjob_aggregator.events import Claim, Event, LastRound, Open, State, Step
 from fedjob_aggregator.machine import step as real_step
 from fedjob_client.machine import Machine
+from fedjob_operator.api.v1alpha1 import ConditionType, Images
 from fedjob_operator.core.decide import decide
+from fedjob_operator.core.platform import Platform
+from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import RoundState
 from tests.support.builders import JobBuilder, a_job
 from tests.support.world import clients
@@ -28,7 +32,8 @@ from tests.support.world.clients import Habits
 from tests.support.world.simulation import Faults
 from tests.support.world.world import Outcome, Setting, check, undisturbed
 
-SCHEDULES: Final = int(os.environ.get("FEDJOB_MODEL_CHECK_SCHEDULES", "1000"))
+CLUSTER: Final = Platform(images=Images(client="client:1", aggregator="aggregator:1"), checks_pods=True)
+SCHEDULES: Final = int(os.environ.get("FEDJOB_MODEL_CHECK_SCHEDULES", "1250"))
 
 
 def unclaimed() -> JobBuilder:
@@ -75,6 +80,19 @@ SETTINGS: Final = (
         is_fixed=False,
     ),
     setting(
+        "suspended, on a cluster",
+        unclaimed().clients(3).evaluated(periodRounds=2),
+        platform=CLUSTER,
+        reaching=("a suspension", "an abandoned round"),
+    ),
+    setting(
+        "rounds are raised",
+        unclaimed().clients(4).policy(clientsPerRound=2).evaluated(periodRounds=2),
+        platform=CLUSTER,
+        raised_to=3,
+        reaching=("a suspension",),
+    ),
+    setting(
         "one client is poisonous, one fails",
         unclaimed().rounds(1).clients(4).policy(minReports=2),
         habits=Habits(poisonous=frozenset({1}), failing=frozenset({2})),
@@ -109,6 +127,11 @@ def seen_in(outcome: Outcome) -> Iterator[str]:
         yield "a new attempt"
     if any(record.redraw > 0 for record in records):
         yield "a new choice"
+    suspended = outcome.status.condition(ConditionType.SUSPENDED)
+    if suspended and suspended.reason == Reason.RESUMED:
+        yield "a suspension"
+        if any(record.attempt > 1 for record in records):
+            yield "an abandoned round"
     if outcome.status.clients.lost:
         yield "a lost client"
     if any(record.failed for record in records):
