@@ -85,7 +85,7 @@ class Telling:
             self.api,
             instance="op",
             clock=lambda: at(self.seconds),
-            on_event=lambda written: self.results.append(written),
+            on_event=self.results.append,
         )
 
     def tell(self, message):
