@@ -12,7 +12,6 @@ it. Calls in plain JSON for other identities are in `tests.support.cluster.acces
         kubeconfig = server.kubeconfig(folder / "someone.kubeconfig", token=token, namespace="a")
 """
 
-import http.client
 import json
 import os
 import secrets
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import urllib3
 
 from tests.support.cluster.daemons import Daemon, free_ports
 
@@ -101,6 +101,7 @@ class ApiServer:
     admin_token: str
     programs: dict[str, Daemon] = field(default_factory=dict)
     """What runs, by name, in the order of the start."""
+    _pool: urllib3.PoolManager | None = None
 
     @classmethod
     @contextmanager
@@ -209,7 +210,7 @@ class ApiServer:
             try:
                 if self.ca.exists() and self.request("GET", "/readyz").status == 200:
                     return
-            except (OSError, http.client.HTTPException, ssl.SSLError):
+            except (OSError, urllib3.exceptions.HTTPError):
                 pass  # it does not listen yet
             if time.monotonic() > deadline:
                 raise StartError(f"not ready after {_READY_SECONDS:g} s:\n{self.logs()}")
@@ -217,6 +218,8 @@ class ApiServer:
 
     def stop(self) -> None:
         """Stop all programs, the last one first."""
+        if self._pool is not None:
+            self._pool.clear()
         for program in reversed(self.programs.values()):
             program.stop()
 
@@ -245,17 +248,17 @@ class ApiServer:
         Returns:
             The answer, refusals included.
         """
-        trust = ssl.create_default_context(cafile=str(self.ca))
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=_CALL_SECONDS, context=trust)
         headers = {"Authorization": f"Bearer {token or self.admin_token}", "Content-Type": content_type}
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-            content = response.read()
-            is_json = response.getheader("Content-Type", "").startswith(JSON)
-            return Answer(status=response.status, body=json.loads(content) if is_json else content.decode())
-        finally:
-            connection.close()
+        data = None if body is None else json.dumps(body).encode()
+        response = self._connections().request(method, f"{self.url}{path}", body=data, headers=headers)
+        is_json = response.headers.get("Content-Type", "").startswith(JSON)
+        return Answer(status=response.status, body=response.json() if is_json else response.data.decode())
+
+    def _connections(self) -> urllib3.PoolManager:
+        if self._pool is None:
+            trust = ssl.create_default_context(cafile=str(self.ca))
+            self._pool = urllib3.PoolManager(ssl_context=trust, retries=False, timeout=_CALL_SECONDS)
+        return self._pool
 
     def kubectl(
         self, *arguments: str | Path, kubeconfig: Path | None = None, stdin: str | None = None
