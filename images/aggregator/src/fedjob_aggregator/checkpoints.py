@@ -214,9 +214,7 @@ class CheckpointStore:
             self.log.append(pending)
 
     def _write_manifest(self, manifest: FolderManifest) -> None:
-        content = manifest.model_dump(mode="json", by_alias=True)
-        text = json.dumps({**content, CHECKSUM_KEY: _checksum(content)}, indent=1, sort_keys=True)
-        self._disk.write_new(self._folder / MANIFEST_FILE, [text.encode() + b"\n"])
+        self._disk.write_new(self._folder / MANIFEST_FILE, [_with_checksum(manifest)])
         self._disk.sync_folder(self._folder)
         self.manifest = manifest
 
@@ -330,13 +328,19 @@ def _parse_manifest(path: Path) -> FolderManifest:
         manifest = FolderManifest.model_validate(content)
     except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
         raise FolderError(Reason.CHECKPOINT_LOST, f"{path} cannot be read: {str(error)[:200]}; restore it") from error
-    if checksum != _checksum(content):
+    if checksum != sha256_of(_canonical(content)):
         raise FolderError(Reason.CHECKPOINT_LOST, f"{path} was changed or is damaged: its checksum differs; restore it")
     return manifest
 
 
-def _checksum(content: Mapping[str, object]) -> str:
-    return sha256_of(json.dumps(content, sort_keys=True).encode())
+def _with_checksum(manifest: FolderManifest) -> bytes:
+    """The manifest's file: its checksum, then what it is of. Indented, many contributors would take longer than the disk."""
+    content = _canonical(manifest.model_dump(mode="json", by_alias=True))
+    return f'{{"{CHECKSUM_KEY}": "{sha256_of(content)}", '.encode() + content[1:] + b"\n"
+
+
+def _canonical(content: Mapping[str, object]) -> bytes:
+    return json.dumps(content, sort_keys=True).encode()
 
 
 def _digest(info: CheckpointInfo | None) -> str | None:
