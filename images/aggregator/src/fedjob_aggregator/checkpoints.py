@@ -334,7 +334,7 @@ def _parse_manifest(path: Path) -> FolderManifest:
 
 
 def _with_checksum(manifest: FolderManifest) -> bytes:
-    """The manifest's file: its checksum, then what it is of. Indented, many contributors would take longer than the disk."""
+    """The manifest's file. Not indented: with many contributors that takes longer than the disk does."""
     content = _canonical(manifest.model_dump(mode="json", by_alias=True))
     return f'{{"{CHECKSUM_KEY}": "{sha256_of(content)}", '.encode() + content[1:] + b"\n"
 
