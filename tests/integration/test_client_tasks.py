@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from fedjob_protocol.digests import sha256_of, xxh3_of
+from fedjob_protocol.routes import MAX_JSON_BODY_BYTES
 from fedjob_protocol.weights import encode
 from tests.integration.client_support import Client, a_client, a_config, an_aggregator, an_api
 
@@ -314,7 +315,7 @@ async def test_what_does_not_belong_here_is_refused_as_a_problem(client):
             "not-found": await api.call("POST", "/train"),
             "bad-request": await api.call("POST", "/v1/rounds/900/train", task | {"modelUrl": "file:///etc/passwd"}),
             "method-not-allowed": await api.call("PUT", "/v1/info"),
-            "too-large": await api.call("POST", "/predict", Content_Length=str(1 << 21)),
+            "too-large": await api.call("POST", "/predict", Content_Length=str(MAX_JSON_BODY_BYTES + 1)),
         }
     assert {answer["word"] for _, answer in answers.values()} == set(answers)
     assert [status for status, _ in answers.values()] == [401, 426, 409, 409, 404, 422, 405, 413]
