@@ -3,25 +3,26 @@
 Builders are immutable: each step returns a new one, so that tests can share a beginning.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
-from typing import Any, Self
+from datetime import datetime
+from typing import Any, Literal, Self
 
-from fedjob_operator.api.resolve import layout
-from fedjob_operator.api.v1alpha1 import (
-    Clients,
-    CommittedModel,
-    CurrentRound,
-    FederatedJob,
-    FederatedJobStatus,
-    Rounds,
-    RoundState,
-)
+from fedjob_operator.api.v1alpha1 import FederatedJob, Images
 from fedjob_operator.core.actions import Action, StartTask
 from fedjob_operator.core.decide import Decision, decide
-from fedjob_operator.core.observed import Exit, Failure, Observed, PodPhase, PodRole, PodView, TaskAck
+from fedjob_operator.core.observed import (
+    Exit,
+    Failure,
+    Observed,
+    PodCheck,
+    PodPhase,
+    PodRole,
+    PodView,
+    TaskAck,
+    Waiting,
+)
+from fedjob_operator.core.platform import LOCAL, Platform
 from fedjob_protocol.messages import (
     AggregatorState,
     Base,
@@ -38,130 +39,23 @@ from fedjob_protocol.messages import (
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import DURABLE
 from fedjob_protocol.round import RoundState as AggregatorRound
+from tests.support.jobs import (  # noqa: F401 - some are here for those who import them from here
+    BOOT,
+    EPOCH,
+    UID,
+    XXH3,
+    JobBuilder,
+    a_job,
+    at,
+    chain_digest,
+    digest_of,
+    model_digest,
+)
 
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-"""When tests begin."""
-UID = "0000-uid"
-BOOT = "boot-a"
-XXH3 = "xxh3-128:" + "0" * 32
-
-
-def at(seconds: float) -> datetime:
-    """So many seconds after tests begin."""
-    return EPOCH + timedelta(seconds=seconds)
-
-
-def digest_of(*parts: object) -> str:
-    """A digest made of anything."""
-    return "sha256:" + sha256("/".join(str(part) for part in parts).encode()).hexdigest()
-
-
-def model_digest(parent: str | None, contributors: Iterable[int]) -> str:
-    """The digest of a model that depends on its parent and on who contributed, and on nothing else."""
-    return digest_of("model", parent, *sorted(contributors))
-
-
-def chain_digest(round_number: int) -> str:
-    """The digest of a round's model in tests that only need some digest."""
-    return digest_of("round", round_number)
-
-
-# Jobs
-
-
-@dataclass(frozen=True, slots=True)
-class JobBuilder:
-    """A job: one group of three clients, two rounds and no evaluation, unless told otherwise."""
-
-    spec: Mapping[str, Any] = field(
-        default_factory=lambda: {
-            "rounds": 2,
-            "seed": 7,
-            "model": {"name": "mlp"},
-            "data": {"name": "digits"},
-            "clientGroups": [{"name": "clients", "replicas": 3}],
-            "evaluation": {"modes": []},
-            "roundPolicy": {},
-        }
-    )
-    status: FederatedJobStatus = field(default_factory=lambda: FederatedJobStatus(term=1))
-    """Claimed, unless told otherwise."""
-
-    def having(self, **fields: Any) -> Self:
-        """Set fields of the spec, in the manifest's own spelling."""
-        return replace(self, spec={**self.spec, **fields})
-
-    def clients(self, count: int, **fields: Any) -> Self:
-        """One group with so many clients."""
-        return self.having(clientGroups=[{"name": "clients", "replicas": count, **fields}])
-
-    def rounds(self, count: int) -> Self:
-        """So many rounds."""
-        return self.having(rounds=count)
-
-    def policy(self, **fields: Any) -> Self:
-        """Set fields of the round policy."""
-        return self.having(roundPolicy={**self.spec["roundPolicy"], **fields})
-
-    def evaluated(self, **fields: Any) -> Self:
-        """With an evaluator."""
-        return self.having(evaluation={"modes": ["Evaluator"], **fields})
-
-    def objective(self, metric: str = "accuracy", mode: str = "Max") -> Self:
-        """With an objective."""
-        return self.having(objective={"metric": metric, "mode": mode})
-
-    def saying(self, **status: Any) -> Self:
-        """Set fields of the status, in Python's spelling."""
-        return replace(self, status=self.status.model_copy(update=status))
-
-    def accepted(self, *, term: int = 1) -> Self:
-        """Claimed and accepted; no round was opened."""
-        job = self.build()
-        entries = layout(job.spec)
-        return self.saying(
-            term=term,
-            layout=entries,
-            rounds=Rounds(committed=-1, total=job.spec.rounds),
-            clients=Clients(desired=sum(entry.count for entry in entries)),
-        )
-
-    def committed(self, round_number: int) -> Self:
-        """Accepted and started; rounds up to this one are committed."""
-        begun = self if self.status.layout else self.accepted()
-        return begun.saying(
-            rounds=begun.status.rounds.model_copy(update={"committed": round_number}),
-            model=CommittedModel(round=round_number, digest=chain_digest(round_number)) if round_number >= 0 else None,
-            start_time=begun.status.start_time or EPOCH,
-        )
-
-    def in_round(self, number: int, *selected: int, **fields: Any) -> Self:
-        """The intent of a round is written, on top of the rounds before it."""
-        values = {
-            "state": RoundState.OPEN,
-            "boot_id": BOOT,
-            "started_at": EPOCH,
-            "deadline": at(3600),
-            **fields,
-        }
-        return self.committed(number - 1).saying(
-            current_round=CurrentRound(number=number, selected=selected, **values),
-        )
-
-    def build(self) -> FederatedJob:
-        """The job."""
-        document = {
-            "apiVersion": "fedjob.dev/v1alpha1",
-            "kind": "FederatedJob",
-            "metadata": {"name": "job", "uid": UID, "resourceVersion": "1"},
-            "spec": self.spec,
-        }
-        return FederatedJob.from_document(document).model_copy(update={"status": self.status})
-
-
-def a_job() -> JobBuilder:
-    """Begin a job."""
-    return JobBuilder()
+CLUSTER = Platform(
+    images=Images(client="client:1", aggregator="aggregator:1"), checks_pods=True, looks_after_finished=True
+)
+"""A cluster with images, which is asked about pods before they are made."""
 
 
 # What is seen
@@ -175,6 +69,8 @@ def pod(
     phase: PodPhase = PodPhase.READY,
     since: datetime = EPOCH,
     exit: Exit | None = None,  # noqa: A002 - the field's name
+    waiting: Waiting | None = None,
+    gpus_held: int = 0,
 ) -> PodView:
     """One pod."""
     title = f"{role}-{index}-{ordinal}"
@@ -187,10 +83,14 @@ def pod(
         since=since,
         url=f"http://{title}" if phase is PodPhase.READY else None,
         exit=exit,
+        waiting=waiting,
+        gpus_held=gpus_held,
     )
 
 
-def info(index: int, *, role: str = "Trainer", examples: int | None = 100) -> ClientInfo:
+def info(
+    index: int, *, role: str = "Trainer", examples: int | None = 100, backend: Literal["cpu", "gpu"] = "cpu"
+) -> ClientInfo:
     """What a client says of itself."""
     return ClientInfo(
         protocol=1,
@@ -201,7 +101,7 @@ def info(index: int, *, role: str = "Trainer", examples: int | None = 100) -> Cl
         name=f"clients-{index}",
         group="clients",
         boot_id=f"client-boot-{index}",
-        backend="cpu",
+        backend=backend,
         examples=examples,
     )
 
@@ -273,13 +173,19 @@ class SeenBuilder:
         ready = self.pod(pod(PodRole.AGGREGATOR))
         return replace(ready, observed=replace(ready.observed, state=state))
 
-    def ready(self, *indices: int, ordinal: int = 0, since: datetime = EPOCH, examples: int | None = 100) -> Self:
+    def ready(
+        self,
+        *indices: int,
+        ordinal: int = 0,
+        since: datetime = EPOCH,
+        examples: int | None = 100,
+        backend: Literal["cpu", "gpu"] = "cpu",
+    ) -> Self:
         """Clients that are ready and said what they hold."""
         builder = self
         for index in indices:
-            builder = builder._introduced(
-                pod(PodRole.CLIENT, index, ordinal=ordinal, since=since), info(index, examples=examples)
-            )
+            view = pod(PodRole.CLIENT, index, ordinal=ordinal, since=since)
+            builder = builder._introduced(view, info(index, examples=examples, backend=backend))
         return builder
 
     def evaluator(self) -> Self:
@@ -297,6 +203,23 @@ class SeenBuilder:
         for index in indices:
             builder = builder.pod(pod(PodRole.CLIENT, index, phase=PodPhase.STARTING))
         return builder
+
+    def waiting(self, index: int, reason: Reason, message: str, role: PodRole = PodRole.CLIENT) -> Self:
+        """A pod that something holds up."""
+        held = Waiting(reason=reason, message=message)
+        return self.pod(pod(role, index, phase=PodPhase.STARTING, waiting=held))
+
+    def stopping(self, *indices: int, role: PodRole = PodRole.CLIENT) -> Self:
+        """Pods that were asked to end."""
+        builder = self
+        for index in indices:
+            builder = builder.pod(pod(role, index, phase=PodPhase.STOPPING))
+        return builder
+
+    def checked(self, problem: str | None = None, *, generation: int = 1) -> Self:
+        """The cluster looked at the pods of a spec."""
+        check = PodCheck(generation=generation, problem=problem)
+        return replace(self, observed=replace(self.observed, pod_check=check))
 
     def exited(
         self,
@@ -374,13 +297,20 @@ def seen() -> SeenBuilder:
 # Decisions
 
 
-def decided(job: JobBuilder | FederatedJob, what: SeenBuilder, *, now: datetime = EPOCH) -> Decision:
+def decided(
+    job: JobBuilder | FederatedJob, what: SeenBuilder, *, now: datetime = EPOCH, platform: Platform = LOCAL
+) -> Decision:
     """Decide."""
-    return decide(job.build() if isinstance(job, JobBuilder) else job, what.observed, now)
+    return decide(job.build() if isinstance(job, JobBuilder) else job, what.observed, now, platform=platform)
 
 
 def settled(
-    job: JobBuilder | FederatedJob, what: SeenBuilder, *, now: datetime = EPOCH, passes: int = 12
+    job: JobBuilder | FederatedJob,
+    what: SeenBuilder,
+    *,
+    now: datetime = EPOCH,
+    passes: int = 12,
+    platform: Platform = LOCAL,
 ) -> tuple[FederatedJob, Decision]:
     """Decide and write until a decision changes nothing, as the loop does.
 
@@ -389,7 +319,7 @@ def settled(
     """
     current = job.build() if isinstance(job, JobBuilder) else job
     for _ in range(passes):
-        decision = decide(current, what.observed, now)
+        decision = decide(current, what.observed, now, platform=platform)
         if decision.status == current.status:
             return current, decision
         current = current.model_copy(update={"status": decision.status})

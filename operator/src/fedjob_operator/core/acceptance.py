@@ -14,7 +14,6 @@ from fedjob_operator.api.resolve import layout, num_clients
 from fedjob_operator.api.rules import spec_problems
 from fedjob_operator.api.supported import unsupported_on_cluster
 from fedjob_operator.api.v1alpha1 import (
-    Clients,
     ConditionType,
     FederatedJob,
     FederatedJobStatus,
@@ -25,6 +24,7 @@ from fedjob_operator.core.observed import Observed
 from fedjob_operator.core.obstacles import reason_of
 from fedjob_operator.core.platform import Platform
 from fedjob_operator.core.pods import client_indices
+from fedjob_operator.core.readiness import without_pods
 from fedjob_operator.core.scene import Step
 from fedjob_operator.core.startup import begin_startup
 from fedjob_operator.core.suspension import suspended
@@ -51,8 +51,9 @@ def accept(job: FederatedJob, seen: Observed, now: datetime, platform: Platform)
     if platform.checks_pods and not job.spec.suspend and (waiting := pods_checked(job, seen, now)):
         return waiting
     planned = as_accepted(job, platform)
-    status = planned.status.model_copy(update={"clients": Clients(desired=num_clients(job.spec))})
-    status = accepted(planned, status, now)
+    status = accepted(planned, planned.status, now)
+    message = "no pod is made yet"
+    status = without_pods(planned, status, seen, platform, reason=Reason.STARTING, message=message, now=now)
     if job.spec.suspend:
         return Step(status=suspended(status, now))
     return Step(status=begin_startup(status, attempt=1, now=now))

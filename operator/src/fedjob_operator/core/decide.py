@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fedjob_operator.api.resolve import min_clients
-from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, OnQuorumLoss
+from fedjob_operator.api.v1alpha1 import ConditionType, FederatedJob, FederatedJobStatus, OnQuorumLoss
 from fedjob_operator.core.acceptance import accept, accepted, as_accepted, forged, misfit, pods_checked, refused
 from fedjob_operator.core.actions import Action
 from fedjob_operator.core.conditions import describe, finish, is_finished, is_suspended
@@ -73,6 +73,8 @@ def decide(job: FederatedJob, seen: Observed, now: datetime, *, platform: Platfo
 
 def _following(job: FederatedJob, status: FederatedJobStatus) -> FederatedJobStatus:
     """Return the status with what is copied from the spec; a round that is open is finished, also beyond the last."""
+    if not status.layout and status.condition(ConditionType.ACCEPTED) is None:
+        return status  # nothing is known of this spec yet
     current, generation = status.current_round, job.metadata.generation
     total = max(job.spec.rounds, current.number if current else 0)
     if (status.observed_generation, status.rounds.total) == (generation, total):
