@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,13 +23,20 @@ from fedjob_operator.adapters.kube.documents import Document
 from fedjob_operator.adapters.kube.login import Login
 from fedjob_operator.adapters.kube.pods import WATCHED
 from fedjob_operator.api.v1alpha1 import GROUP, PLURAL, VERSION
+from fedjob_protocol.errors import FedJobError
 
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS: Final = 2.0
 """Pause before watches that ended by an error begin again."""
+END_SECONDS: Final = 0.5
+"""How long watches that are ending are waited for before they are left behind."""
 STOP_SECONDS: Final = 2.5
 """How long the watches may take to end."""
+
+
+class WatchesEndedError(FedJobError):
+    """The watches ended by an error."""
 
 
 LogIn = Callable[[], Awaitable[Login]]
@@ -88,7 +95,7 @@ class Watches:
     def _run(self) -> None:
         while not self._is_stopped.is_set():
             try:
-                asyncio.run(self._watch())
+                _run_apart(self._watch)
             except Exception as error:  # noqa: BLE001 - whatever ended the watches, jobs go on and they begin again
                 log.warning("the watches ended and begin again: %s: %s", type(error).__name__, error)
             self._is_ready.clear()
@@ -100,15 +107,25 @@ class Watches:
         if self._is_stopped.is_set():
             return
         await self._wait_until_served()
-        await kopf.operator(
-            registry=registry_of(self._listener, self._log_in),
-            settings=settings_of(),
-            standalone=True,
-            clusterwide=not self._namespaces,
-            namespaces=list(self._namespaces),
-            stop_flag=self._stop,
-            ready_flag=self._is_ready,
+        ending = asyncio.Event()
+        watching = self._loop.create_task(
+            kopf.operator(
+                registry=registry_of(self._listener, self._log_in, ending),
+                settings=settings_of(),
+                standalone=True,
+                clusterwide=not self._namespaces,
+                namespaces=list(self._namespaces),
+                stop_flag=self._stop,
+                ready_flag=self._is_ready,
+            )
         )
+        told = self._loop.create_task(ending.wait())
+        await asyncio.wait({watching, told}, return_when=asyncio.FIRST_COMPLETED)
+        # Where one watch has failed, kopf 1.45 may wait for the others for ever; they are begun anew anyway.
+        await asyncio.wait({watching}, timeout=END_SECONDS)
+        if not watching.done():
+            raise WatchesEndedError("a watch failed, and the others did not end; see kopf's own lines above")
+        watching.result()
 
     async def _wait_until_served(self) -> None:
         """Wait until the API server knows the resource: kopf looks for it only once.
@@ -132,8 +149,23 @@ class Watches:
             await client.close()
 
 
-def registry_of(listener: Listener, log_in: LogIn) -> kopf.OperatorRegistry:
-    """Return the handlers: two for events, one to log in."""
+def _run_apart(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run something in an event loop of its own, and leave nothing of it, however little it likes to end."""
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, context: log.debug("the watches' event loop: %s", context))
+    try:
+        loop.run_until_complete(work())
+    finally:
+        if left := asyncio.all_tasks(loop):
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.wait(left, timeout=END_SECONDS))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def registry_of(listener: Listener, log_in: LogIn, ending: asyncio.Event) -> kopf.OperatorRegistry:
+    """Return the handlers: two for events, one to log in, one that is told of the end."""
     registry = kopf.OperatorRegistry()
     tell = listener.loop.call_soon_threadsafe
 
@@ -141,6 +173,10 @@ def registry_of(listener: Listener, log_in: LogIn) -> kopf.OperatorRegistry:
     async def begin(**_: Any) -> kopf.AiohttpSession:
         login = await log_in()
         return kopf.AiohttpSession(server=login.server, aiohttp_session=login.open_session())
+
+    @kopf.on.cleanup(id="end", registry=registry)
+    async def end(**_: Any) -> None:
+        ending.set()
 
     @kopf.on.event(GROUP, VERSION, PLURAL, id="job", registry=registry)
     async def on_job(event: kopf.RawEvent, **_: Any) -> None:
