@@ -11,6 +11,8 @@ CHART = ROOT / "charts" / "fedjob"
 OPERATOR_NAMESPACE = "fedjob-system"
 RELEASE = "fedjob"
 OPERATOR_SELECTOR = "app.kubernetes.io/component=operator"
+VALUES = {"operator": "operator.image", "client": "jobs.clientImage", "aggregator": "jobs.aggregatorImage"}
+"""Where the chart is told of an image."""
 INSTALL_SECONDS = 180
 
 
@@ -39,7 +41,7 @@ class Installation:
         values = [
             word
             for program, (repository, tag) in tags.items()
-            for word in ("--set", f"images.{program}.repository={repository}", "--set", f"images.{program}.tag={tag}")
+            for word in ("--set", f"{VALUES[program]}.repository={repository}", "--set", f"{VALUES[program]}.tag={tag}")
         ]
         command(
             "helm",

@@ -42,15 +42,16 @@ def claim_name(job: FederatedJob) -> str:
     The own one carries part of the job's unique id: it may outlive the job, and the next job of that name begins with
     an empty one.
     """
-    return job.spec.aggregator.storage.claim_name or _claim(job, "aggregator-0")
+    return job.spec.aggregator.storage.claim_name or _of_this_job(job, "aggregator-0")
 
 
 def client_claim_name(job: FederatedJob, template: str, index: int) -> str:
     """Name of one claim of a client, which its pods use one after the other."""
-    return _claim(job, f"{template}-{index}")
+    return _of_this_job(job, f"{template}-{index}")
 
 
-def _claim(job: FederatedJob, rest: str) -> str:
+def _of_this_job(job: FederatedJob, rest: str) -> str:
+    """A name that no other job of the same name ever has."""
     return f"{job.metadata.name}-{job.metadata.uid[:UID_CHARACTERS]}-{rest}"
 
 
@@ -60,8 +61,12 @@ def service_name(job: FederatedJob) -> str:
 
 
 def secret_name(job: FederatedJob) -> str:
-    """Name of the Secret with the job's token."""
-    return f"{job.metadata.name}-token"
+    """Name of the Secret with the job's token.
+
+    A kubelet keeps an immutable Secret for as long as a pod uses one of that name: the pods of a job that was made anew
+    would be given the old job's token while the last old pod is on its way out.
+    """
+    return _of_this_job(job, "token")
 
 
 def job_labels(job: FederatedJob) -> dict[str, str]:

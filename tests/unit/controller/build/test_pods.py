@@ -235,3 +235,11 @@ def test_the_initial_model_is_read_from_its_volume():
     assert config.model_file == "/init/runs/7.safetensors"
     mounts = container_of(pod)["volumeMounts"]
     assert {"name": "init", "mountPath": "/init", "readOnly": True} in mounts
+
+
+def test_a_job_made_anew_under_the_same_name_shares_neither_secret_nor_volume_with_the_old_one():
+    old = a_job()
+    metadata = old.metadata.model_copy(update={"uid": "ffffffff-aaaa-bbbb-cccc-0123456789ab"})
+    new = old.model_copy(update={"metadata": metadata})
+    for make in (lambda job: token_secret(job, "t"), aggregator_claim):
+        assert make(old)["metadata"]["name"] != make(new)["metadata"]["name"]
