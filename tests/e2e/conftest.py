@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.installation import OPERATOR_NAMESPACE, Installation, images
+from tests.e2e.installation import OPERATOR_NAMESPACE, OPERATOR_SELECTOR, Installation, images
 from tests.support.kubectl import RESOURCE, CommandError, Kubectl, command
 from tests.support.repository import ROOT
 
@@ -101,7 +101,7 @@ def diagnose(tool: Kubectl, operator_namespace: str) -> None:
         (tool, ("get", "events", "--sort-by=.lastTimestamp")),
         (tool, ("logs", "--prefix", "--tail=40", "--all-containers", "-l", "app.kubernetes.io/name=fedjob")),
         (tool.within(operator_namespace), ("get", "pods", "-o", "wide")),
-        (tool.within(operator_namespace), ("logs", "--tail=200", "-l", "app.kubernetes.io/component=operator")),
+        (tool.within(operator_namespace), ("logs", "--tail=200", "-l", OPERATOR_SELECTOR)),
     ]
     for kubectl_there, arguments in looks:
         print(f"--- kubectl -n {kubectl_there.namespace} {' '.join(arguments)}")

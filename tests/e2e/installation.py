@@ -10,7 +10,7 @@ from tests.support.repository import ROOT
 CHART = ROOT / "charts" / "fedjob"
 OPERATOR_NAMESPACE = "fedjob-system"
 RELEASE = "fedjob"
-OPERATOR_SELECTOR = "app.kubernetes.io/component=operator"
+OPERATOR_SELECTOR = "app.kubernetes.io/name=fedjob-operator"
 VALUES = {"operator": "operator.image", "client": "jobs.clientImage", "aggregator": "jobs.aggregatorImage"}
 """Where the chart is told of an image."""
 INSTALL_SECONDS = 180

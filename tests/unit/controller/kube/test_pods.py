@@ -65,12 +65,12 @@ def made(api):
 async def test_before_the_aggregator_is_made_what_it_needs(api, place):
     await place.pods.create(job(), AGGREGATOR)
     assert made(api) == [
-        ("secrets", "job-token"),
+        ("secrets", "job-22222222-token"),
         ("services", "job-aggregator"),
         ("persistentvolumeclaims", "job-22222222-aggregator-0"),
         ("pods", "job-aggregator-0-0"),
     ]
-    assert api.find(SECRETS, "job-token")["stringData"] == {"token": f"token of {NEW}"}
+    assert api.find(SECRETS, "job-22222222-token")["stringData"] == {"token": f"token of {NEW}"}
     assert place.view() == [(PodRole.AGGREGATOR, 0, 0, PodPhase.STARTING)]
     assert place.woken == [NEW]
 
@@ -83,10 +83,10 @@ async def test_what_all_pods_need_is_made_once(api, place):
 
 async def test_what_somebody_took_away_is_made_again_for_the_next_pod(api, place):
     await place.pods.create(job(), AGGREGATOR)
-    api.remove(SECRETS, "job-token")
+    api.remove(SECRETS, "job-22222222-token")
     await place.pods.refresh()
     await place.pods.create(job(), CLIENT)
-    assert api.find(SECRETS, "job-token") is not None
+    assert api.find(SECRETS, "job-22222222-token") is not None
 
 
 async def test_after_a_restart_everything_is_there_already_and_that_is_fine(api, place):
@@ -101,7 +101,7 @@ async def test_what_is_the_old_jobs_is_waited_for(api, place, kind):
     await Place(api, OLD).pods.create(job(OLD), AGGREGATOR)
     for left in (SECRETS, SERVICES, PODS):
         if left is not kind:
-            for name in ("job-token", "job-aggregator", "job-aggregator-0-0"):
+            for name in ("job-22222222-token", "job-aggregator", "job-aggregator-0-0"):
                 api.remove(left, name)
     if kind is CLAIMS:  # an old job's volume has another name, and is left alone
         await place.pods.create(job(), AGGREGATOR)
@@ -110,7 +110,7 @@ async def test_what_is_the_old_jobs_is_waited_for(api, place, kind):
     with pytest.raises(CallError, match=f"the old job's {kind.plural[:-1]} .* is still going away"):
         await place.pods.create(job(), AGGREGATOR)
     assert place.view() == []
-    for name in ("job-token", "job-aggregator", "job-aggregator-0-0"):
+    for name in ("job-22222222-token", "job-aggregator", "job-aggregator-0-0"):
         api.remove(kind, name)
     await place.pods.create(job(), AGGREGATOR)
     assert place.view() != []
