@@ -81,7 +81,12 @@ def test_a_finished_job_gives_back_its_clients_and_their_gpus_and_serves_its_mod
     assert time.monotonic() - finished < RELEASED_SECONDS
     eventually(lambda: cluster.status(home, "j")["gpus"]["held"] == 0, "no GPU held")
     (pod,) = cluster.pods(home, "j", "aggregator")
-    token = cluster.api.call("GET", f"/api/v1/namespaces/{home}/secrets/j-token")["data"]["token"]
+    (name,) = (
+        variable["valueFrom"]["secretKeyRef"]["name"]
+        for variable in pod["spec"]["containers"][0]["env"]
+        if variable["name"] == "FEDJOB_TOKEN"
+    )
+    token = cluster.api.call("GET", f"/api/v1/namespaces/{home}/secrets/{name}")["data"]["token"]
     header = {"Fedjob-Token": base64.b64decode(token).decode()}
     answer = requests.get(f"http://{pod['status']['podIP']}:9000/v1/models/latest", headers=header, timeout=10)
     assert answer.status_code == 200
@@ -141,7 +146,7 @@ def test_a_suspended_job_has_no_pods_and_goes_on_at_the_next_round(cluster, home
 
     status = cluster.until_phase(home, "j", "Complete")
     undisturbed = cluster.until_phase(home, "calm", "Complete")
-    assert [entry["round"] for entry in status["recentRounds"]] == [0, 1, 2, 3]
+    assert [entry["number"] for entry in status["recentRounds"]] == [0, 1, 2, 3]
     assert status["model"]["digest"] == undisturbed["model"]["digest"]
 
 

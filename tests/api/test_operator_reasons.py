@@ -3,9 +3,7 @@
 Each reason that Kubernetes adds is provoked here once; `test_each_reason_is_provoked` keeps the list.
 """
 
-import os
 import re
-import signal
 from pathlib import Path
 
 import pytest
@@ -32,7 +30,6 @@ PROVOKED = {
     Reason.FOREIGN_VOLUME,
     Reason.STARTUP_DEADLINE_EXCEEDED,
     Reason.PROTOCOL_MISMATCH,
-    Reason.AGGREGATOR_UNREACHABLE,
 }
 
 
@@ -249,21 +246,4 @@ def test_a_client_of_another_release(cluster, home, tmp_path):
     cluster.submit(home, a_job("j", group=in_container(env=[{"name": "PYTHONPATH", "value": str(tmp_path)}])))
     until(cluster, home, "ProtocolMismatch")
     cluster.mend(home, "j", template=None)
-    cluster.until_phase(home, "j", "Complete")
-
-
-def test_an_aggregator_that_does_not_answer(cluster, home, folder):
-    hold_file(folder, 1).touch()
-    cluster.submit(home, a_steered_job("j", folder))
-    cluster.until_committed(home, "j", 0)
-    pid = cluster.pid((home, "j-aggregator-0-0"))
-
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        found = cluster.until_reason(home, "j", "AggregatorUnreachable")
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-    assert found["status"] == "False"
-    hold_file(folder, 1).unlink()
     cluster.until_phase(home, "j", "Complete")

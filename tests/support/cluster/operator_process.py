@@ -73,6 +73,8 @@ class OperatorProcess:
         ours = {
             "KUBECONFIG": str(settings.access.kubeconfig(self._folder / "kubeconfig")),
             "NAMESPACE": settings.own_namespace,
+            # As a container that is restarted in its pod: it need not wait for the Lease that it holds.
+            "IDENTITY": self._folder.name,
             "NAMESPACES": ",".join(settings.namespaces),
             "CLIENT_IMAGE": CLIENT_IMAGE,
             "AGGREGATOR_IMAGE": AGGREGATOR_IMAGE,
@@ -93,6 +95,11 @@ class OperatorProcess:
     def is_running(self) -> bool:
         """Whether it has not ended."""
         return self._program is not None and self._program.is_running
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended."""
+        return self._program.process.returncode if self._program else None
 
     def until_ready(self) -> None:
         """Wait until it is of use."""
@@ -126,6 +133,11 @@ class OperatorProcess:
             return answer.status, answer.read().decode()
         finally:
             connection.close()
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.is_running:
+            self.process.terminate()
 
     def stop(self) -> None:
         """Ask it to end, and wait."""

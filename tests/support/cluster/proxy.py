@@ -49,6 +49,8 @@ class Call:
     dry_run: bool
     body: Any
     code: int
+    version: str
+    """``resourceVersion`` of the object that was answered."""
 
     @property
     def is_write(self) -> bool:
@@ -73,6 +75,8 @@ class Proxy:
         """Before each request is passed on."""
         self.spoil: Spoil = lambda _: None
         self.watches_started = 0
+        self.refused = 0
+        """Requests that were answered here, because they were to be spoilt."""
         self._access = access
         self._expire = 0
         self._expire_in_stream = 0
@@ -153,10 +157,11 @@ class Proxy:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
-        call = _call(request, body, 0)
+        call = _call(request, body, 0, b"")
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)
         if (code := self.spoil(call)) is not None:
+            self.refused += 1
             return web.json_response(
                 {"kind": "Status", "status": "Failure", "code": code, "message": "spoilt"}, status=code
             )
@@ -169,7 +174,7 @@ class Proxy:
         url = self._access.url + request.path_qs
         async with self._session.request(request.method, url, data=body or None, headers=_headers(request)) as answer:
             content = await answer.read()
-            self.calls.append(_call(request, body, answer.status))
+            self.calls.append(_call(request, body, answer.status, content if request.method in VERBS else b""))
             headers = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
             return web.Response(body=content, status=answer.status, headers=headers)
 
@@ -208,7 +213,7 @@ def _headers(request: web.BaseRequest) -> dict[str, str]:
     return {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
 
 
-def _call(request: web.BaseRequest, body: bytes, code: int) -> Call:
+def _call(request: web.BaseRequest, body: bytes, code: int, answer: bytes) -> Call:
     found = _PATH.match(request.path)
     parts = found.groupdict() if found else {}
     resource = parts.get("resource") or request.path
@@ -224,7 +229,13 @@ def _call(request: web.BaseRequest, body: bytes, code: int) -> Call:
         dry_run=bool(request.query.get("dryRun")),
         body=document,
         code=code,
+        version=_version(_json(answer)),
     )
+
+
+def _version(document: Any) -> str:
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    return str(metadata.get("resourceVersion", "")) if isinstance(metadata, dict) else ""
 
 
 def _json(body: bytes) -> Any:
