@@ -96,21 +96,29 @@ async def test_after_a_restart_everything_is_there_already_and_that_is_fine(api,
     assert again.view() == [(PodRole.AGGREGATOR, 0, 0, PodPhase.STARTING)]
 
 
-@pytest.mark.parametrize("kind", [SECRETS, SERVICES, CLAIMS, PODS], ids=lambda kind: kind.plural)
+async def test_the_old_jobs_secret_and_volume_are_left_alone(api, place):
+    await Place(api, OLD).pods.create(job(OLD), AGGREGATOR)
+    for kind, name in ((SERVICES, "job-aggregator"), (PODS, "job-aggregator-0-0")):
+        api.remove(kind, name)
+    await place.pods.create(job(), AGGREGATOR)
+    for kind, name in ((SECRETS, "token"), (CLAIMS, "aggregator-0")):
+        assert {uid: api.find(kind, f"job-{uid}-{name}") is not None for uid in (OLD[:8], NEW[:8])} == {
+            OLD[:8]: True,
+            NEW[:8]: True,
+        }
+
+
+@pytest.mark.parametrize("kind", [SERVICES, PODS], ids=lambda kind: kind.plural)
 async def test_what_is_the_old_jobs_is_waited_for(api, place, kind):
     await Place(api, OLD).pods.create(job(OLD), AGGREGATOR)
-    for left in (SECRETS, SERVICES, PODS):
+    for left in (SERVICES, PODS):
         if left is not kind:
-            for name in ("job-22222222-token", "job-aggregator", "job-aggregator-0-0"):
+            for name in ("job-aggregator", "job-aggregator-0-0"):
                 api.remove(left, name)
-    if kind is CLAIMS:  # an old job's volume has another name, and is left alone
-        await place.pods.create(job(), AGGREGATOR)
-        assert api.find(CLAIMS, "job-11111111-aggregator-0") is not None
-        return
     with pytest.raises(CallError, match=f"the old job's {kind.plural[:-1]} .* is still going away"):
         await place.pods.create(job(), AGGREGATOR)
     assert place.view() == []
-    for name in ("job-22222222-token", "job-aggregator", "job-aggregator-0-0"):
+    for name in ("job-aggregator", "job-aggregator-0-0"):
         api.remove(kind, name)
     await place.pods.create(job(), AGGREGATOR)
     assert place.view() != []
