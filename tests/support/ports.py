@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
 from fedjob_operator.core.actions import Action, CreatePod, DeletePod
@@ -23,6 +24,8 @@ class FakePods:
     """Raised by the next call."""
     pod_problem: str | None = None
     """What is wrong with the pods that the spec yields."""
+    checked: list[FederatedJob] = field(default_factory=list)
+    """The jobs whose pods were asked about."""
 
     def pods(self) -> tuple[PodView, ...]:
         """What there is."""
@@ -42,6 +45,7 @@ class FakePods:
     async def check(self, job: FederatedJob) -> PodCheck:
         """Say what the test says."""
         self._raise()
+        self.checked.append(job)
         return PodCheck(generation=job.metadata.generation, problem=self.pod_problem)
 
     def _raise(self) -> None:
@@ -102,11 +106,15 @@ class FakeStore:
         self.written: list[FederatedJobStatus] = []
         self.problems: list[Exception | None] = []
         """Raised by the next writes, one after the other; ``None`` lets one pass."""
+        self.read_problems: list[Exception] = []
+        """Raised by the next reads, one after the other."""
         self.reads = 0
 
     async def read(self) -> FederatedJob | None:
         """The resource."""
         self.reads += 1
+        if self.read_problems:
+            raise self.read_problems.pop(0)
         return self.job
 
     async def write_status(self, job: FederatedJob, status: FederatedJobStatus) -> FederatedJob:
@@ -123,6 +131,14 @@ class FakeStore:
     async def delete(self, job: FederatedJob) -> None:
         """Take the resource away."""
         self.job = None
+
+    def edit(self, **fields: Any) -> None:
+        """Somebody changes fields of the spec, in Python's spelling."""
+        assert self.job is not None
+        metadata = self.job.metadata.model_copy(update={"generation": self.job.metadata.generation + 1})
+        spec = self.job.spec.model_copy(update=fields)
+        self.job = self.job.model_copy(update={"metadata": metadata, "spec": spec})
+        self.change(self.job.status)
 
     def change(self, status: FederatedJobStatus) -> None:
         """Somebody writes a status."""

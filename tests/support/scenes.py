@@ -16,9 +16,21 @@ from fedjob_operator.api.v1alpha1 import (
     FederatedJobStatus,
     Metric,
     RoundState,
+    Startup,
 )
 from fedjob_operator.core.conditions import describe, finish, set_condition
-from fedjob_operator.core.observed import Exit, Failure, Observed, PodPhase, PodRole, PodView, TaskAck
+from fedjob_operator.core.observed import (
+    Exit,
+    Failure,
+    Observed,
+    PodCheck,
+    PodPhase,
+    PodRole,
+    PodView,
+    TaskAck,
+    Waiting,
+)
+from fedjob_operator.core.platform import LOCAL
 from fedjob_protocol.errors import Word
 from fedjob_protocol.messages import (
     AggregatorState,
@@ -34,6 +46,7 @@ from fedjob_protocol.round import DURABLE
 from fedjob_protocol.round import RoundState as AggregatorRound
 from tests.support.builders import (
     BOOT,
+    CLUSTER,
     UID,
     JobBuilder,
     a_job,
@@ -58,6 +71,8 @@ JOBS: tuple[JobBuilder, ...] = (
     a_job().having(
         clientGroups=[{"name": "a", "replicas": 1, "maxReplicas": 2}, {"name": "b", "replicas": 2, "backoffLimit": 1}]
     ),
+    a_job().having(suspend=True).evaluated(),
+    a_job().clients(3, gpus=1).having(lateJoiners="Refuse", minClients=1, startupDeadlineSeconds=60),
 )
 METRICS: tuple[dict[str, float], ...] = (
     {},
@@ -78,6 +93,7 @@ class SceneMaker:
     def __init__(self, seed: int) -> None:
         self._rng = Random(seed)
         self.now = at(self._pick((0, 1, 60, 901, 3601, 60_000, 200_000)))
+        self.platform = self._mostly(LOCAL, CLUSTER)
         self.job = self._make_job()
         self.seen = self._look()
 
@@ -111,6 +127,8 @@ class SceneMaker:
             committed = self._pick((-1, -1, 0, 0, 1, 2, ROUNDS))
             if committed >= 0:
                 builder = builder.committed(committed).saying(**self._results(committed))
+            else:
+                builder = builder.saying(startup=self._startup())
             if committed < ROUNDS and self._maybe(0.85):
                 builder = builder.in_round(committed + 1, *self._selection(builder, committed + 1), **self._intent())
             builder = replace(builder, status=self._conditions(builder.status))
@@ -133,6 +151,10 @@ class SceneMaker:
             "reported": self._pick((0, 1, 2)),
         }
 
+    def _startup(self) -> Startup | None:
+        retry_at = self._mostly(None, self._time())
+        return self._mostly(Startup(began_at=self._time(), retry_at=retry_at), None)
+
     def _results(self, committed: int) -> Mapping[str, Any]:
         number = self._rng.randint(0, committed)
         return {
@@ -148,6 +170,11 @@ class SceneMaker:
                 reason = self._mostly(Reason.ROUND_IN_PROGRESS, *Reason)
                 holds = self._mostly(True, False)
                 status = set_condition(status, kind, holds=holds, reason=reason, message="before", now=self._time())
+        if self._maybe(0.1):
+            reason = self._pick((Reason.SUSPENDED, Reason.SUSPENDING, Reason.RESUMED))
+            status = set_condition(
+                status, ConditionType.SUSPENDED, holds=reason is Reason.SUSPENDED, reason=reason, now=self._time()
+            )
         if self._maybe(0.02):
             status = finish(status, failed=self._maybe(0.5), reason=Reason.QUORUM_LOST, message="", now=self._time())
         return status
@@ -167,7 +194,7 @@ class SceneMaker:
         status = self.job.status
         state = self._state() if self._maybe(0.93) else None
         acks = {index: self._ack(index) for index in range(5) if self._maybe(0.3)}
-        seen = Observed(pods=tuple(pods), state=state, infos=infos, acks=acks)
+        seen = Observed(pods=tuple(pods), state=state, infos=infos, acks=acks, pod_check=self._check())
         if self._maybe(0.8):
             number = status.current_round.number if status.current_round else status.rounds.committed
             seen = replace(seen, round=self._view(max(self._mostly(number, number - 1, number + 1, 0), 0)))
@@ -180,9 +207,11 @@ class SceneMaker:
     def _pods(self, role: PodRole, index: int) -> list[PodView]:
         pods = []
         for ordinal in self._mostly((0,), (), (1,), (3,), (9,), (0, 1), (2, 3)):
-            phase = self._mostly(PodPhase.READY, PodPhase.EXITED, PodPhase.STARTING)
+            phase = self._mostly(PodPhase.READY, PodPhase.EXITED, PodPhase.STARTING, PodPhase.STOPPING)
             title = f"{role}-{index}-{ordinal}"
             reason = self._mostly(Reason.CRASHED, *Reason)
+            ended = phase is PodPhase.EXITED or self._maybe(0.1)
+            waits = phase is PodPhase.STARTING and self._maybe(0.5)
             pods.append(
                 PodView(
                     role=role,
@@ -192,10 +221,16 @@ class SceneMaker:
                     phase=phase,
                     since=self._time(),
                     url=f"http://{title}" if phase is PodPhase.READY else None,
-                    exit=Exit(reason=reason, message=self._pick(TEXTS)) if phase is PodPhase.EXITED else None,
+                    exit=Exit(reason=reason, message=self._pick(TEXTS)) if ended else None,
+                    waiting=Waiting(reason=reason, message=self._pick(TEXTS)) if waits else None,
+                    gpus_held=self._mostly(0, 1),
                 )
             )
         return pods
+
+    def _check(self) -> PodCheck | None:
+        check = PodCheck(generation=self._mostly(1, 0, 2), problem=self._mostly(None, "no"))
+        return check if self._maybe(0.8) else None
 
     def _digest(self, number: int) -> str:
         return self._mostly(chain_digest(number), chain_digest(number + 1), digest_of("another"))

@@ -191,3 +191,22 @@ def test_closing_cancels_what_is_under_way_and_what_is_held_back():
         assert stage.wakes == wakes + 1
 
     run(scenario())
+
+
+def test_pods_that_cannot_be_made_are_tried_less_and_less_often():
+    """The API server has others to answer, and a quota is not mended in seconds."""
+
+    async def scenario():
+        stage, action = Stage(), CreatePod(role=PodRole.CLIENT, index=0, ordinal=0)
+        tries = 0
+        for _ in range(600):
+            stage.pods.problem = CallError("exceeded quota", word="QuotaExceeded")
+            await stage.start(action)
+            tries += stage.pods.problem is None
+            await asyncio.sleep(1)
+        assert 20 <= tries <= 60
+        failure = stage.observations.look(PODS).failures[action.key]
+        assert (failure.word, failure.message) == ("QuotaExceeded", "exceeded quota")
+        await stage.performer.close()
+
+    run(scenario())

@@ -11,8 +11,28 @@ from fedjob_protocol.reasons import Reason
 
 UNREACHABLE_AFTER = timedelta(seconds=5)
 """How long a program goes without an answer before the status says so."""
-_UNSPECIFIC = frozenset({Reason.CRASHED, Reason.CLIENT_LOST})
-"""Reasons that say no more than that something ended: it may just as well be all right the next time."""
+_SPECIFIC = frozenset(
+    {
+        Reason.UNSCHEDULABLE,
+        Reason.GPU_UNAVAILABLE,
+        Reason.QUOTA_EXCEEDED,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.CONTAINER_CANNOT_RUN,
+        Reason.VOLUME_UNAVAILABLE,
+        Reason.POD_REFUSED,
+        Reason.INVALID_POD_TEMPLATE,
+        Reason.OOM_KILLED,
+        Reason.EVICTED,
+        Reason.FOLDER_IN_USE,
+        Reason.FOREIGN_VOLUME,
+        Reason.DATA_ERROR,
+        Reason.TRAINER_ERROR,
+        Reason.INVALID_SPEC,
+        Reason.PROTOCOL_MISMATCH,
+    }
+)
+"""Reasons that say what to mend. The others say no more than that something ended, or are about jobs: a program's last
+words may be any of them, and must not pass for what the job does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +47,7 @@ class Obstacle:
     @property
     def is_specific(self) -> bool:
         """Whether its reason says what to mend."""
-        return self.reason is not None and self.reason not in _UNSPECIFIC
+        return self.reason in _SPECIFIC
 
 
 def obstacle(role: PodRole, index: int, pod: PodView | None, seen: Observed, *, lost: bool, now: datetime) -> Obstacle:
