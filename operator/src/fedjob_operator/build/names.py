@@ -31,11 +31,6 @@ UID_CHARACTERS: Final = 8
 """How much of a job's unique id is part of the names of its volumes."""
 
 
-def pod_name(job: FederatedJob, role: PodRole, index: int, ordinal: int) -> str:
-    """Name of a pod, such as ``mnist-client-3-0``."""
-    return f"{job.metadata.name}-{role}-{index}-{ordinal}"
-
-
 def claim_name(job: FederatedJob) -> str:
     """Name of the volume claim of the aggregator: the one that the spec names, or one of the job's own.
 

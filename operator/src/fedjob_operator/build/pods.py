@@ -14,14 +14,13 @@ from fedjob_operator.build.names import (
     client_claim_name,
     owner,
     pod_labels,
-    pod_name,
     secret_name,
 )
 from fedjob_operator.build.settings import GPU_RESOURCE, PodSettings
 from fedjob_operator.build.storage import Document, template_name
 from fedjob_operator.core.actions import CreatePod
 from fedjob_operator.core.observed import PodRole
-from fedjob_operator.core.pods import group_of
+from fedjob_operator.core.pods import group_of, pod_name
 from fedjob_protocol.config import CONFIG_VARIABLE, TERMINATION_LOG_VARIABLE, TOKEN_VARIABLE
 from fedjob_protocol.routes import AGGREGATOR_PORT, CLIENT_PORT, HEALTH_PATH, METRICS_PORT, READY_PATH
 
