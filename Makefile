@@ -18,7 +18,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 ##@ Use it
 .PHONY: help demo lab images run
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## Set everything up and run a federated job: 5 clients, 20 rounds, real data
 	@$(BIN)/fedjob run examples/01-minimal.yaml $(ARGS)
@@ -35,7 +35,7 @@ run: $(VENV)/.dev ## Run the operator here, against the cluster of your kubeconf
 	$(BIN)/fedjob-operator --reach api-proxy $(ARGS)
 
 ##@ Work on it
-.PHONY: init fmt lint types test test-unit test-integration test-slow test-api test-chart e2e generate verify requirements bench clean
+.PHONY: init fmt lint types test test-unit test-integration test-slow test-api test-chart e2e generate verify dist requirements bench clean
 init: $(VENV)/.dev ## Set up .venv with the programs, the tests' and the linters' packages
 
 fmt: $(VENV)/.dev ## Format the code
@@ -77,6 +77,11 @@ generate: $(VENV)/.dev ## Write the files that are made from the code
 verify: generate ## Fail if a generated file is not up to date
 	@git diff --exit-code -- $(GENERATED) || { echo "generated files differ: commit the result of 'make generate'"; exit 1; }
 	@test -z "$$(git ls-files --others --exclude-standard $(GENERATED))" || { echo "generated files are not committed"; exit 1; }
+
+dist: ## Render the chart to dist/install.yaml (needs helm)
+	@{ echo '# Made from the chart by `make dist`: change the chart, not this file.'; \
+	  helm template fedjob charts/fedjob --namespace fedjob-system --kube-version 1.35.0 --no-hooks \
+	    --set createNamespace=true; } > dist/install.yaml
 
 requirements: ## Compile requirements/*.txt again (needs uv; ARGS=--upgrade moves versions)
 	requirements/compile $(ARGS)

@@ -63,8 +63,8 @@ def test_the_example_with_files_of_ones_own_runs(tmp_path):
     assert accuracy(run_briefly(folder / "job.yaml", tmp_path)) > 0.85
 
 
-def test_the_manifest_and_the_trainer_of_the_readme_run(tmp_path):
-    (code,) = blocks(ROOT / "README.md", "python")
+def test_the_manifest_of_the_readme_runs_with_the_trainer_of_the_docs(tmp_path):
+    (code,) = blocks(ROOT / "docs/trainer.md", "python")
     (manifest,) = blocks(ROOT / "README.md", "yaml")
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package/client.py").write_text(code, encoding="utf-8")
