@@ -93,6 +93,23 @@ def test_a_finished_job_gives_back_its_clients_and_their_gpus_and_serves_its_mod
     assert answer.headers["Fedjob-Digest"] == cluster.status(home, "j")["model"]["digest"]
 
 
+def test_all_three_programs_export_metrics_without_a_token(cluster, home, folder, shared_operator):
+    hold_file(folder, 2).touch()
+    cluster.submit(home, a_steered_job("j", folder, clients=1))
+    cluster.until_committed(home, "j", 1)
+
+    texts = {}
+    for role in ("aggregator", "client"):
+        (pod,) = cluster.pods(home, "j", role)
+        answer = requests.get(f"http://{pod['status']['podIP']}:9090/metrics", timeout=10)
+        assert answer.status_code == 200
+        texts[role] = answer.text
+
+    assert "fedjob_aggregator" in texts["aggregator"]
+    assert "fedjob_client" in texts["client"]
+    eventually(lambda: 'fedjob_jobs{phase="Running"} 1.0' in shared_operator.metrics(), "one running job")
+
+
 def test_a_job_deleted_and_applied_again_at_once_is_a_new_job(cluster, home, folder):
     hold_file(folder, 2).touch()
     manifest = a_steered_job("j", folder)

@@ -174,7 +174,7 @@ def test_a_client_that_needs_too_much_memory(cluster, home, folder):
 
 def test_a_client_that_is_evicted_is_replaced(cluster, home, folder):
     hold_file(folder, 1).touch()
-    template = steered_template(folder) | {"metadata": {"annotations": {"kubelet.test/start-delay": "3"}}}
+    template = steered_template(folder) | {"metadata": {"annotations": {"kubelet.test/start-delay": "1.5"}}}
     cluster.submit(home, a_steered_job("j", folder, group={"template": template}))
     cluster.until_committed(home, "j", 0)
 
@@ -236,7 +236,8 @@ def test_the_volume_of_another_job(cluster, home):
 
 def test_a_job_that_does_not_start_releases_its_pods(cluster, home):
     cluster.submit(home, a_job("j", startupDeadlineSeconds=3, group={"image": "missing/client:1"}))
-    assert "missing/client:1" in cluster.until_reason(home, "j", "StartupDeadlineExceeded")["message"]
+    cluster.until_reason(home, "j", "StartupDeadlineExceeded")
+    assert "missing/client:1" in cluster.condition(home, "j", "Progressing")["message"]
     eventually(lambda: not cluster.pods(home, "j"), "the release of all pods")
 
 
