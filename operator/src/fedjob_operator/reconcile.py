@@ -36,6 +36,8 @@ STAND_DOWN_SECONDS = 15.0
 
 REREAD_SECONDS = 60.0
 """Longest time after which a resource that could not be understood is read again, in case its change was missed."""
+CLOCK_SECONDS = 0.001
+"""Shortest wait that is worth one."""
 KNOWN_VERSIONS = 32
 """Newest versions of the resource that are remembered as read or written."""
 
@@ -181,7 +183,9 @@ class Reconciler:
         """Seconds until a new status may be written: what only counts on is not written at every step."""
         if self._last_write is None or before == after or not is_progress_only(before, after):
             return 0.0
-        return self._last_write + self._platform.progress_seconds - asyncio.get_running_loop().time()
+        left = self._last_write + self._platform.progress_seconds - asyncio.get_running_loop().time()
+        # Less than a clock can measure is nothing: waiting for it would end at once, again and again.
+        return left if left > CLOCK_SECONDS else 0.0
 
     async def _claim(self) -> FederatedJob | None:
         """Begin a new term, so that whoever drove this job before is fenced off."""

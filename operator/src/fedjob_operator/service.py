@@ -109,6 +109,9 @@ class _Operator:
             stack.push_async_callback(api.close)
             own_api = KubeClient(login, at_once=2, on_request=self.metrics.request)
             stack.push_async_callback(own_api.close)
+            # Of its own: whatever else is stuck, the Lease is renewed.
+            lease_api = KubeClient(login, at_once=2, on_request=self.metrics.request)
+            stack.push_async_callback(lease_api.close)
             fetching = await stack.enter_async_context(_background(self._key(own_api), "key"))
             await _until(stop, fetching)
             if stop.is_set():
@@ -120,7 +123,7 @@ class _Operator:
             writing = await stack.enter_async_context(_background(self._events.run(), "events"))
             stack.push_async_callback(self._events.flush, FLUSH_SECONDS)
             self._keeper = LeaseKeeper(
-                own_api,
+                lease_api,
                 LeaseName(namespace=settings.namespace, name=settings.lease, identity=settings.identity),
                 on_change=self.supervisor.lead,
                 clock=utc_now,

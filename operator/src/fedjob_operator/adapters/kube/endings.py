@@ -29,6 +29,7 @@ GIVEN_BY_PROGRAMS: Final = frozenset(
         Reason.CHECKPOINT_LOST,
         Reason.CHECKPOINT_FAILED,
         Reason.FOREIGN_VOLUME,
+        Reason.FOLDER_IN_USE,
         Reason.DATA_ERROR,
         Reason.TRAINER_ERROR,
         Reason.INIT_FAILED,

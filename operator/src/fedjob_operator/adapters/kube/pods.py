@@ -21,7 +21,7 @@ from fedjob_operator.adapters.kube.documents import Document, is_owned_by, label
 from fedjob_operator.adapters.kube.store import JobKey
 from fedjob_operator.adapters.kube.view import pod_uid
 from fedjob_operator.api.v1alpha1 import FederatedJob
-from fedjob_operator.build.names import JOB_UID_LABEL, MANAGED_BY_LABEL, MANAGER, UID_CHARACTERS
+from fedjob_operator.build.names import JOB_UID_LABEL, MANAGED_BY_LABEL, MANAGER
 from fedjob_operator.build.pods import build_pod, refused_service_account
 from fedjob_operator.build.settings import PodSettings
 from fedjob_operator.build.storage import aggregator_claim, aggregator_service, client_claims, token_secret
@@ -165,7 +165,7 @@ class KubePods:
         return pod
 
     def _needed(self, job: FederatedJob, action: CreatePod) -> list[tuple[Kind, Document]]:
-        """What has to be there before a pod, in this order: the Service is the proof that the Secret is ours."""
+        """What has to be there before a pod."""
         documents: list[tuple[Kind, Document]] = [
             (SECRETS, token_secret(job, self._token)),
             (SERVICES, aggregator_service(job)),
@@ -196,20 +196,12 @@ class KubePods:
                 raise
         name = name_of(document)
         if kind is SECRETS:
-            if await self._is_our_secret(name):
-                return document
-        else:
-            found = await self._get(kind, name)
-            if found is not None and self._is_ours(found):
-                return found
+            # Its name is this job's alone, and we may not read it.
+            return document
+        found = await self._get(kind, name)
+        if found is not None and self._is_ours(found):
+            return found
         raise CallError(f"the old job's {kind.plural.removesuffix('s')} {name} is still going away; trying again")
-
-    async def _is_our_secret(self, name: str) -> bool:
-        """Whether the Secret of that name is this job's; we may not read it, so others have to vouch for it."""
-        if self._key.uid[:UID_CHARACTERS] in name or self._cache.pods(self._key.uid):
-            return True
-        service = await self._get(SERVICES, f"{self._key.name}-aggregator")
-        return service is not None and self._is_ours(service)
 
     async def _get(self, kind: Kind, name: str) -> Document | None:
         try:
