@@ -85,6 +85,7 @@ def operators(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Oper
 @pytest.fixture(scope="module")
 def shared_operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
     """One operator of all namespaces for a file of tests that leave it alone; it has nothing to complain about."""
+    cluster.clear_all()  # what tests of the CRD left would be driven, too
     operators = Operators(cluster, tmp_path_factory.mktemp("operators"))
     operator = operators.start()
     yield operator

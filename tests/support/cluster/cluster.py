@@ -149,6 +149,12 @@ class Cluster:
         self.api.call("DELETE", path("federatedjobs", namespace))
         self.api.call("DELETE", path("pods", namespace), gracePeriodSeconds="0")
 
+    def clear_all(self) -> None:
+        """Delete the jobs of all namespaces, and wait until they are gone."""
+        for job in self.api.list("federatedjobs"):
+            self.delete(job["metadata"]["namespace"], job["metadata"]["name"])
+        eventually(lambda: not self.api.list("federatedjobs"), "the end of all jobs")
+
     def describe(self, namespace: str, name: str) -> str:
         """What is known of a job: for failures."""
         try:

@@ -28,6 +28,9 @@ SELECTOR = "app.kubernetes.io/managed-by=fedjob-operator"
 NODE = "fake-node"
 GPU = "nvidia.com/gpu"
 RELIST_SECONDS = 0.2
+MOST_TRIES = 10
+"""Of one call to the API server, which a busy machine may keep from answering."""
+RETRY_SECONDS = 0.5
 Pod = tuple[str, str]
 """Namespace and name."""
 
@@ -162,6 +165,15 @@ class Kubelet:
             Removed: What was called for is gone.
             RuntimeError: Any other refusal.
         """
+        for _ in range(MOST_TRIES - 1):
+            try:
+                return await self._call(method, where, body, fine)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                log.info("%s %s: %s; trying again", method, where, error)
+                await asyncio.sleep(RETRY_SECONDS)
+        return await self._call(method, where, body, fine)
+
+    async def _call(self, method: str, where: str, body: Any, fine: int | None) -> Document:
         assert self._session is not None
         kind = MERGE if method == "PATCH" else "application/json"
         data = None if body is None else json.dumps(body)

@@ -234,7 +234,7 @@ class PodLife:
             "metadata": {"name": self.key[1], "uid": self._uid},
             "target": {"kind": "Node", "name": NODE},
         }
-        await self._node.call("POST", path("pods", *self.key, "binding"), body)
+        await self._node.call("POST", path("pods", *self.key, "binding"), body, fine=409)  # bound by a try before
         status = self._status
         status.condition("PodScheduled", holds=True)
         status.condition("Initialized", holds=True)
