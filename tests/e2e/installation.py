@@ -13,6 +13,7 @@ RELEASE = "fedjob"
 OPERATOR_SELECTOR = "app.kubernetes.io/name=fedjob-operator"
 VALUES = {"operator": "operator.image", "client": "jobs.clientImage", "aggregator": "jobs.aggregatorImage"}
 """Where the chart is told of an image."""
+RESOURCE_SELECTOR = "app.kubernetes.io/part-of=fedjob,app.kubernetes.io/instance"
 INSTALL_SECONDS = 180
 
 
@@ -62,6 +63,11 @@ class Installation:
     def uninstall(self) -> None:
         """Remove the release; the resource's definition, and so the jobs, stay."""
         command("helm", "uninstall", self.release, "--namespace", self.namespace, "--wait", "--ignore-not-found")
+
+    def remove_leftovers(self) -> None:
+        """Remove what a release leaves outside its namespace when that is deleted under it, as docs/operations.md says."""
+        roles = f"{RESOURCE_SELECTOR}={self.release}"
+        self.kubectl("delete", "clusterroles,clusterrolebindings", "-l", roles)
 
     def test(self) -> None:
         """Run the tests that the chart brings."""

@@ -55,7 +55,7 @@ def test_a_namespace_that_holds_the_operator_and_a_running_job_can_be_deleted(in
         own.wait_for_job("inside", lambda status: committed(status) >= 1, "a first round", JOB_SECONDS)
         own("delete", "namespace", own.namespace, f"--timeout={DELETE_SECONDS}s", seconds=DELETE_SECONDS + 5)
     finally:
-        there.uninstall()
+        there.remove_leftovers()
         installation.install()
 
 
