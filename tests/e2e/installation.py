@@ -65,7 +65,7 @@ class Installation:
         command("helm", "uninstall", self.release, "--namespace", self.namespace, "--wait", "--ignore-not-found")
 
     def remove_leftovers(self) -> None:
-        """Remove what a release leaves outside its namespace when that is deleted under it, as docs/operations.md says."""
+        """Remove what a release leaves behind when its namespace is deleted under it; docs/operations.md says how."""
         roles = f"{RESOURCE_SELECTOR}={self.release}"
         self.kubectl("delete", "clusterroles,clusterrolebindings", "-l", roles)
 
