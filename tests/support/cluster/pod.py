@@ -28,6 +28,7 @@ from tests.support.cluster.podstatus import (
 from tests.support.cluster.programs import (
     MissingReferenceError,
     Place,
+    answers,
     environment,
     exit_code,
     last_words,
@@ -336,7 +337,7 @@ class PodLife:
         failures = 0
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
-                failures = 0 if await _answers(session, url) else failures + 1
+                failures = 0 if await answers(session, url) else failures + 1
                 if failures == 0:
                     await self._set_ready(ready=True)
                 elif failures >= probe.get("failureThreshold", 3):
@@ -383,14 +384,6 @@ class PodLife:
         """Write the status; nobody else writes it."""
         document = {"status": self._status.document(NODE_ADDRESS)}
         await self._node.call("PATCH", path("pods", *self.key, "status"), document)
-
-
-async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(url) as answer:
-            return answer.status < 400
-    except (aiohttp.ClientError, TimeoutError):
-        return False
 
 
 async def _cancelled(task: "asyncio.Task[None] | None") -> None:

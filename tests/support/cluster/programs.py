@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 Document = dict[str, Any]
 
 MODULES = {"aggregator": "fedjob_aggregator", "client": "fedjob_client"}
@@ -136,3 +138,12 @@ def last_words(container: Document, place: Place, code: int) -> str:
     if not words and code != 0 and container.get("terminationMessagePolicy") == "FallbackToLogsOnError":
         words = place.log.read_bytes()[-LOG_TAIL_BYTES:]
     return words[:MESSAGE_BYTES].decode(errors="replace")
+
+
+async def answers(session: aiohttp.ClientSession, url: str) -> bool:
+    """Whether a probe succeeds."""
+    try:
+        async with session.get(url) as answer:
+            return answer.status < 400
+    except (aiohttp.ClientError, TimeoutError):
+        return False
