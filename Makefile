@@ -63,7 +63,7 @@ test-slow: $(VENV)/.dev ## Run the tests that take half a minute or more
 	$(BIN)/python -m pytest -m slow tests/unit tests/integration $(ARGS)
 
 test-api: $(VENV)/.dev ## Run the tests on a real API server (etcd and kube-apiserver in KUBEBUILDER_ASSETS)
-	$(BIN)/python -m pytest tests/api $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/api $(ARGS)
 
 test-chart: $(VENV)/.dev ## Run the tests of the chart (needs helm; with KUBEBUILDER_ASSETS also on an API server)
 	$(BIN)/python -m pytest tests/chart $(ARGS)

@@ -239,6 +239,8 @@ def _container(
         "name": name,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
+        # By name, not by the image's entry point: an image that lacks the program says so at once.
+        "command": [f"fedjob-{name}"],
         "env": [*({"name": key, "value": value} for key, value in variables.items()), token],
         "ports": [
             {"name": "http", "containerPort": port, "protocol": "TCP"},

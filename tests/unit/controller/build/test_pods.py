@@ -107,6 +107,15 @@ def test_the_token_comes_from_the_jobs_secret_and_is_nowhere_else(action):
     assert "very-secret" not in json.dumps(pod)
 
 
+@pytest.mark.parametrize(
+    ("action", "program"),
+    [(AGGREGATOR, "fedjob-aggregator"), (CLIENT, "fedjob-client"), (EVALUATOR, "fedjob-client")],
+    ids=lambda value: getattr(value, "role", value),
+)
+def test_the_program_is_named_so_that_an_image_without_it_cannot_pass(action, program):
+    assert container_of(build_pod(a_job(), action, SETTINGS))["command"] == [program]
+
+
 def test_images_are_pinned_for_the_life_of_a_job():
     job = a_job(images=Images(client="client:0", aggregator="aggregator:0"))
     assert container_of(build_pod(job, CLIENT, SETTINGS))["image"] == "client:0"
