@@ -32,7 +32,7 @@ images: ## Build the images of the operator, the client and the aggregator (need
 	    --file $$program/Dockerfile --tag fedjob/$${program#images/}:$(TAG) . || exit 1; done
 
 run: $(VENV)/.dev ## Run the operator here, against the cluster of your kubeconfig
-	$(BIN)/fedjob-operator --reach api-proxy $(ARGS)
+	$(BIN)/fedjob-operator --reach api-proxy --namespace fedjob-system --host 127.0.0.1 $(ARGS)
 
 ##@ Work on it
 .PHONY: init fmt lint types test test-unit test-integration test-slow test-api test-chart e2e generate verify dist requirements bench clean
