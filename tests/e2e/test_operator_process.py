@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.installation import Installation
 from tests.e2e.jobs import JOB_SECONDS, digits, is_complete
-from tests.support.kubectl import committed, command, wait_until
+from tests.support.kubectl import command, committed, wait_until
 from tests.support.repository import ROOT
 
 RESTART_SECONDS = 120
