@@ -1,6 +1,5 @@
-"""The operator as a process: hung, and run outside the cluster."""
+"""The operator as a process on the developer's machine."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,36 +9,8 @@ import pytest
 
 from tests.e2e.installation import Installation
 from tests.e2e.jobs import JOB_SECONDS, digits, is_complete
-from tests.support.kubectl import command, committed, wait_until
+from tests.support.kubectl import wait_until
 from tests.support.repository import ROOT
-
-RESTART_SECONDS = 120
-
-
-def freeze_operator(installation: Installation, cluster: str) -> None:
-    """Stop the operator's process from outside its container, as the kernel would under a debugger."""
-    (name,) = installation.operator_pods()
-    pod = installation.kubectl.get("pod", name)
-    node = pod["spec"]["nodeName"]
-    assert node.startswith(cluster)
-    container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-    state = json.loads(command("docker", "exec", node, "crictl", "inspect", container))
-    command("docker", "exec", node, "kill", "-STOP", str(state["info"]["pid"]))
-
-
-def restarts(installation: Installation) -> int:
-    pods = installation.kubectl.list("pods", "app.kubernetes.io/name=fedjob-operator")
-    return sum(item["restartCount"] for pod in pods for item in pod["status"].get("containerStatuses", ()))
-
-
-def test_an_operator_that_hangs_is_restarted_and_goes_on(kubectl, installation, cluster):
-    kubectl.apply(digits("hung", rounds=200))
-    kubectl.wait_for_job("hung", lambda status: committed(status) >= 2, "a second round", JOB_SECONDS)
-    before = restarts(installation)
-    freeze_operator(installation, cluster)
-    wait_until(lambda: restarts(installation) > before, "the operator's restart", RESTART_SECONDS)
-    reached = committed(kubectl.status("hung"))
-    kubectl.wait_for_job("hung", lambda status: committed(status) > reached, "a further round", JOB_SECONDS)
 
 
 @pytest.fixture
