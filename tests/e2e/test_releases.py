@@ -3,8 +3,6 @@
 import json
 import uuid
 
-import pytest
-
 from tests.e2e.conftest import make_namespace
 from tests.e2e.installation import Installation
 from tests.e2e.jobs import JOB_SECONDS, digits, is_complete
@@ -32,7 +30,6 @@ def test_an_upgrade_from_the_chart_before_leaves_a_running_job_alone(kubectl, in
     assert straight["model"]["digest"] == status["model"]["digest"]
 
 
-@pytest.mark.usefixtures("installation")
 def test_jobs_can_be_deleted_after_the_release_is_gone(kubectl, installation):
     kubectl.apply(digits("orphan", rounds=10_000))
     kubectl.wait_for_job("orphan", lambda status: committed(status) >= 1, "a first round", JOB_SECONDS)

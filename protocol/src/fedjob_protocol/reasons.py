@@ -61,6 +61,25 @@ class Reason(StrEnum):
     PROTOCOL_MISMATCH = "ProtocolMismatch"
 
 
+GOING_WELL: Final = frozenset(
+    {
+        Reason.ACCEPTED,
+        Reason.STARTING,
+        Reason.ROUND_IN_PROGRESS,
+        Reason.EVALUATING,
+        Reason.ROUNDS_COMPLETED,
+        Reason.TARGET_REACHED,
+        Reason.NO_IMPROVEMENT,
+        Reason.CLIENTS_READY,
+        Reason.AGGREGATOR_READY,
+        Reason.SUSPENDING,
+        Reason.SUSPENDED,
+        Reason.RESUMED,
+        Reason.PROVISIONING,
+    }
+)
+"""Reasons of a job that nothing is wrong with; each other one is explained in the page on troubleshooting."""
+
 DESCRIPTIONS: Final = MappingProxyType(
     {
         Reason.ACCEPTED: "The manifest is valid and the job's layout is fixed.",

@@ -9,7 +9,7 @@ import pytest
 
 from fedjob.__main__ import cli
 from fedjob.manifest import load_manifest
-from fedjob_protocol.reasons import Reason
+from fedjob_protocol.reasons import GOING_WELL, Reason
 from tests.support.markdown import ROOT, anchors, blocks, links, pages, section
 
 README = ROOT / "README.md"
@@ -18,22 +18,6 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = {name for line in re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE) for name in line.split()}
 
 SOURCES = ("protocol", "operator", "images", "cli", "docs", "examples", "tests", "bench")
-
-GOING_WELL = {
-    Reason.ACCEPTED,
-    Reason.STARTING,
-    Reason.ROUND_IN_PROGRESS,
-    Reason.EVALUATING,
-    Reason.ROUNDS_COMPLETED,
-    Reason.TARGET_REACHED,
-    Reason.NO_IMPROVEMENT,
-    Reason.CLIENTS_READY,
-    Reason.AGGREGATOR_READY,
-    Reason.SUSPENDING,
-    Reason.SUSPENDED,
-    Reason.RESUMED,
-    Reason.PROVISIONING,
-}
 
 
 def name(path: Path) -> str:

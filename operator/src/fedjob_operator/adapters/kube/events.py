@@ -13,7 +13,7 @@ from fedjob_operator.adapters.kube.api import EVENTS, ApiError, KubeApi
 from fedjob_operator.adapters.kube.documents import Document
 from fedjob_operator.api.v1alpha1 import API_VERSION, KIND, FederatedJob, FederatedJobStatus, Phase
 from fedjob_operator.build.names import MANAGER
-from fedjob_protocol.reasons import Reason
+from fedjob_protocol.reasons import GOING_WELL, Reason
 
 log = logging.getLogger(__name__)
 
@@ -25,25 +25,7 @@ BURST: Final = 20
 """Most Events of one job in `WINDOW_SECONDS`."""
 WINDOW_SECONDS: Final = 600.0
 
-EXPECTED: Final = frozenset(
-    {
-        Reason.ACCEPTED,
-        Reason.STARTING,
-        Reason.ROUND_IN_PROGRESS,
-        Reason.EVALUATING,
-        Reason.ROUNDS_COMPLETED,
-        Reason.TARGET_REACHED,
-        Reason.NO_IMPROVEMENT,
-        Reason.CLIENTS_READY,
-        Reason.AGGREGATOR_READY,
-        Reason.SUSPENDING,
-        Reason.SUSPENDED,
-        Reason.RESUMED,
-        Reason.WAITING_FOR_CLIENTS,
-        Reason.PROVISIONING,
-        Reason.AGGREGATOR_STARTING,
-    }
-)
+EXPECTED: Final = GOING_WELL | {Reason.WAITING_FOR_CLIENTS, Reason.AGGREGATOR_STARTING}
 """Reasons that need nobody's attention: they are told only when the phase changes, too."""
 _TROUBLED: Final = frozenset({Phase.FAILED, Phase.WAITING_FOR_CLIENTS})
 
