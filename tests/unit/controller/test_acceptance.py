@@ -179,3 +179,20 @@ def test_a_job_that_is_being_deleted_is_left_alone():
     gone = job.model_copy(update={"metadata": job.metadata.model_copy(update={"deletion_timestamp": at(0)})})
     decision = decided(gone, seen(), platform=CLUSTER)
     assert (decision.status, decision.actions) == (job.status, ())
+
+
+def test_a_misspelt_model_is_named_before_a_pod_is_made():
+    job, decision = settled(edited(a_job().build(), model={"name": "mlpp"}), FINE, platform=CLUSTER)
+    assert (job.status.phase, job.status.reason) == (Phase.PENDING, Reason.INVALID_SPEC)
+    assert 'spec.model.name: "mlpp" is not built in; did you mean "mlp"?' in job.status.message
+    assert of_type(decision, CreatePod) == []
+
+
+def test_an_image_of_ones_own_may_know_other_models():
+    groups = [{"name": "clients", "replicas": 3, "image": "mine:1"}]
+    job, _ = settled(
+        edited(a_job().build(), model={"name": "mlpp"}, clientGroups=groups),
+        seen().checked(generation=2),
+        platform=CLUSTER,
+    )
+    assert job.status.phase is Phase.STARTING

@@ -74,7 +74,7 @@ def _finished(job: FederatedJob, action: CreatePod, pod: Document) -> Document:
         "kind": "Pod",
         "metadata": {
             **{key: metadata[key] for key in ("annotations", "finalizers") if metadata.get(key)},
-            "name": pod_name(job, *place),
+            "name": pod_name(job.metadata.name, *place),
             "namespace": job.metadata.namespace,
             "labels": {**_labels(metadata), **pod_labels(job, *place)},
             "ownerReferences": [owner(job)],

@@ -29,6 +29,7 @@ from fedjob_operator.core.scene import Step
 from fedjob_operator.core.startup import begin_startup
 from fedjob_operator.core.suspension import suspended
 from fedjob_operator.core.tasks import training_config
+from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS
 from fedjob_protocol.messages import OptimizerConfig
 from fedjob_protocol.reasons import Reason
 
@@ -166,7 +167,11 @@ def training_problem(job: FederatedJob) -> str | None:
 
 def _spec_problems(job: FederatedJob, platform: Platform) -> list[Problem]:
     problems = spec_problems(job.spec)
-    return problems or (unsupported_on_cluster(job.spec) if platform.has_containers else [])
+    if problems or not platform.has_containers:
+        return problems
+    if any(group.image for group in job.spec.client_groups):
+        return unsupported_on_cluster(job.spec)  # an image of another release, or the user's, may know other names
+    return unsupported_on_cluster(job.spec, known_models=BUILT_IN_MODELS, known_data=BUILT_IN_DATA)
 
 
 def _layout_problems(job: FederatedJob) -> list[Problem]:

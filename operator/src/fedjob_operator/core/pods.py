@@ -119,9 +119,9 @@ def newest_aggregator(seen: Observed) -> PodView | None:
     return _newest(seen)[0].get((PodRole.AGGREGATOR, 0))
 
 
-def pod_name(job: FederatedJob, role: PodRole, index: int, ordinal: int) -> str:
+def pod_name(job_name: str, role: PodRole, index: int, ordinal: int) -> str:
     """Name of a pod, such as ``mnist-client-3-0``."""
-    return f"{job.metadata.name}-{role}-{index}-{ordinal}"
+    return f"{job_name}-{role}-{index}-{ordinal}"
 
 
 def client_indices(layout: tuple[LayoutEntry, ...]) -> range:

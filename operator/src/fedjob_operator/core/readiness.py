@@ -72,7 +72,7 @@ def leader(job: FederatedJob, pod: PodView | None) -> AggregatorStatus | None:
     if pod is None:
         return None
     return AggregatorStatus(
-        leader=pod_name(job, pod.role, pod.index, pod.ordinal),
+        leader=pod_name(job.metadata.name, pod.role, pod.index, pod.ordinal),
         uid=pod.incarnation,
         replicas=1 if pod.phase is PodPhase.READY else 0,
     )

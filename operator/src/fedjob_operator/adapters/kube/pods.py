@@ -27,7 +27,7 @@ from fedjob_operator.build.settings import PodSettings
 from fedjob_operator.build.storage import aggregator_claim, aggregator_service, client_claims, token_secret
 from fedjob_operator.core.actions import CreatePod, DeletePod
 from fedjob_operator.core.observed import PodCheck, PodRole, PodView
-from fedjob_operator.core.pods import needs_evaluator
+from fedjob_operator.core.pods import needs_evaluator, pod_name
 from fedjob_operator.ports import CallError
 from fedjob_protocol.reasons import Reason
 
@@ -120,7 +120,7 @@ class KubePods:
             CallError: It cannot be deleted now.
         """
         uid = pod_uid(action.incarnation)
-        name = f"{self._key.name}-{action.role}-{action.index}-{action.ordinal}"
+        name = pod_name(self._key.name, action.role, action.index, action.ordinal)
         try:
             left = await self._api.delete(PODS, self._key.namespace, name, uid=uid, grace_seconds=GRACE_SECONDS)
         except ApiRefusedError as error:
