@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedjob_protocol.reasons import Reason
-from tests.support.cluster.cluster import eventually
+from tests.support.cluster.cluster import OWNED, eventually
 from tests.support.cluster.jobs import a_job, a_steered_job, steered_template
 from tests.support.cluster.steered import hold_file
 
@@ -155,7 +155,7 @@ def test_a_template_that_the_api_server_would_refuse(cluster, home):
     message = until(cluster, home, "InvalidPodTemplate")
     assert "spec.clientGroups[0].template" in message
     assert "containerPort" in message
-    assert cluster.leftovers(home, ["pods", "services", "secrets", "persistentvolumeclaims"]) == []
+    assert cluster.leftovers(home, [*OWNED, "persistentvolumeclaims"]) == []
     cluster.mend(home, "j", template=None)
     cluster.until_phase(home, "j", "Complete")
 

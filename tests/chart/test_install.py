@@ -157,7 +157,6 @@ def test_every_field_is_one_that_the_api_server_knows(api_server, helm, namespac
         operator__extraEnv=[{"name": "A", "value": "b"}],
         operator__podAnnotations={"a": "b"},
         serviceAccount__annotations={"a": "b"},
-        networkPolicy__jobs__extraIngress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
     )
     documents = [document for document in rendered.documents if document["metadata"]["name"] != "high"]
     file = tmp_path / "all.json"

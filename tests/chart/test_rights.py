@@ -17,7 +17,12 @@ ACCOUNT = "fedjob-operator"
 ABROAD = "elsewhere"
 """A namespace that a namespaced operator has nothing to do with."""
 
-WHEN_ALREADY_THERE = {("get", "pods"), ("get", "services"), ("get", "persistentvolumeclaims")}
+WHEN_ALREADY_THERE = {
+    ("get", "pods"),
+    ("get", "services"),
+    ("get", "persistentvolumeclaims"),
+    ("get", "networkpolicies"),
+}
 """Asked only where something of that name is there already; `tests/api` tries that."""
 
 

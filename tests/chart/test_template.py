@@ -6,13 +6,7 @@ import pytest
 import yaml
 
 from fedjob_operator.__main__ import main
-from fedjob_operator.build.names import MANAGED_BY_LABEL, MANAGER
-from fedjob_operator.build.pods import build_pod
-from fedjob_operator.build.settings import PodSettings
-from fedjob_operator.core.actions import CreatePod
-from fedjob_operator.core.observed import PodRole
 from tests.chart.helm import CHART, HelmError, parse
-from tests.support.jobs import a_job
 from tests.support.repository import ROOT
 
 DIGEST = "sha256:" + "a" * 64
@@ -172,43 +166,23 @@ def test_only_the_operators_pod_is_behind_its_service_and_policy(helm):
         assert not selector.items() <= labels.items()
 
 
-def test_policies_let_in_the_job_the_operator_and_the_monitoring(helm):
+def test_the_operator_is_told_whom_the_policies_of_jobs_let_in(helm):
     rendered = helm.template(
-        watchNamespaces=["a", "b"],
-        networkPolicy__jobs__namespaces=["b", "c"],
-        networkPolicy__jobs__extraIngress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
+        networkPolicy__monitoringNamespaceLabels={"team": "watch", "a": "b"}, watchNamespaces=["x"]
     )
-    policies = {policy["metadata"]["namespace"]: policy["spec"] for policy in rendered.of("NetworkPolicy")}
-    assert set(policies) == {"fedjob-system", "a", "b", "c"}
-    assert all(spec["policyTypes"] == ["Ingress"] for spec in policies.values())
-    requests, metrics, extra = policies["c"]["ingress"]
-    assert policies["c"]["podSelector"] == {"matchLabels": {"app.kubernetes.io/managed-by": "fedjob-operator"}}
-    jobs, operator = requests["from"]
-    assert requests["ports"] == [{"port": "http", "protocol": "TCP"}]
-    assert jobs == {"podSelector": policies["c"]["podSelector"]}
-    assert operator["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "fedjob-system"}}
-    labels = rendered.one("Deployment")["spec"]["template"]["metadata"]["labels"]
-    assert operator["podSelector"]["matchLabels"].items() <= labels.items()
-    assert metrics["ports"] == [{"port": "metrics", "protocol": "TCP"}]
-    assert metrics["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
-    assert extra == {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}
-    assert helm.template(networkPolicy__enabled=False).of("NetworkPolicy") == []
+    (own,) = rendered.of("NetworkPolicy")
+    told = arguments(rendered)
+    pairs = dict(pair.split("=") for pair in told["operator-pod-labels"].split(","))
+    assert pairs == own["spec"]["podSelector"]["matchLabels"]
+    assert pairs.items() <= rendered.one("Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    assert told["monitoring-namespace-labels"] == "a=b,kubernetes.io/metadata.name=monitoring,team=watch"
 
 
-def test_the_policies_name_the_ports_of_the_pods(helm):
-    pod = build_pod(
-        a_job().accepted().build(),
-        CreatePod(role=PodRole.AGGREGATOR, index=0, ordinal=0),
-        PodSettings(client_image="c", aggregator_image="a"),
-    )
-    policy = next(
-        policy
-        for policy in helm.template(watchNamespaces=["a"]).of("NetworkPolicy")
-        if policy["metadata"]["namespace"] == "a"
-    )
-    named = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
-    assert named == {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
-    assert pod["metadata"]["labels"][MANAGED_BY_LABEL] == MANAGER
+def test_without_network_policies_there_is_neither_one_nor_a_right_to_make_one(helm):
+    rendered = helm.template(networkPolicy__enabled=False)
+    assert rendered.of("NetworkPolicy") == []
+    assert not {"operator-pod-labels", "monitoring-namespace-labels"} & arguments(rendered).keys()
+    assert "networkpolicies" not in str(rendered.of("ClusterRole"))
 
 
 def test_names_follow_the_release(helm):
@@ -259,7 +233,7 @@ def test_an_account_of_ones_own_is_used_and_not_made(helm):
         ({"jobs__imagePullSecrets": [{"name": "x"}]}, "imagePullSecrets"),
         ({"crds__enabled": "yes"}, "enabled"),
         ({"metrics__podMonitor__interval": "often"}, "interval"),
-        ({"networkPolicy__jobs__namespaces": ["*"]}, "namespaces"),
+        ({"networkPolicy__monitoringNamespaceLabels": {"a": 1}}, "monitoringNamespaceLabels"),
         ({"test__timeoutSeconds": 0}, "timeoutSeconds"),
         ({"commonLabels": {"a": 1}}, "commonLabels"),
     ],

@@ -43,7 +43,7 @@ def test_deleting_a_running_job_leaves_nothing_behind(kubectl):
     kubectl.apply(digits("gone", rounds=10_000))
     kubectl.wait_for_job("gone", lambda status: committed(status) >= 1, "a first round", JOB_SECONDS)
     kubectl("delete", RESOURCE, "gone", seconds=30)
-    for kind in ("pods", "services", "secrets", "persistentvolumeclaims"):
+    for kind in ("pods", "services", "secrets", "networkpolicies", "persistentvolumeclaims"):
         wait_until(lambda kind=kind: not kubectl.names(kind, job_selector("gone")), f"the end of its {kind}", 60)
 
 

@@ -45,6 +45,13 @@ app.kubernetes.io/part-of: fedjob
 {{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ default .root.Chart.AppVersion .image.tag }}{{ end }}
 {{- end -}}
 
+{{/* Labels as key=value with commas between them. */}}
+{{- define "fedjob.pairs" -}}
+{{- $pairs := list -}}
+{{- range $key, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $key $value) }}{{ end -}}
+{{- join "," $pairs -}}
+{{- end -}}
+
 {{- define "fedjob.podSecurityContext" -}}
 {{- $restricted := dict "runAsNonRoot" true "runAsUser" 10001 "runAsGroup" 10001 "fsGroup" 10001 "seccompProfile" (dict "type" "RuntimeDefault") -}}
 {{- toYaml (mergeOverwrite $restricted (deepCopy .Values.operator.podSecurityContext)) -}}
@@ -76,6 +83,11 @@ app.kubernetes.io/part-of: fedjob
 - apiGroups: [""]
   resources: [secrets, events]
   verbs: [create]
+{{- if .Values.networkPolicy.enabled }}
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [create, get]
+{{- end }}
 {{- end -}}
 
 {{/* What becomes of the CRD: "render", or the name of its owner, who keeps it. */}}

@@ -12,7 +12,7 @@ import click
 
 from fedjob_operator.adapters.kube.login import LoginError
 from fedjob_operator.adapters.kube.tokens import KeyUnusableError
-from fedjob_operator.build.settings import PodSettings
+from fedjob_operator.build.settings import PodSettings, PolicySettings
 from fedjob_operator.logs import configure_logs
 from fedjob_operator.service import serve
 from fedjob_operator.settings import (
@@ -37,6 +37,21 @@ def names(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for part in parts if (name := part.strip()))
 
 
+def labels(value: str | dict[str, str]) -> dict[str, str]:
+    """Return labels that are written ``KEY=VALUE`` with commas between them.
+
+    Raises:
+        click.BadParameter: One of them is no label.
+    """
+    if isinstance(value, dict):
+        return value
+    pairs = [part.partition("=") for part in names(value)]
+    wrong = [key for key, sign, _ in pairs if not key or not sign]
+    if wrong:
+        raise click.BadParameter(f'"{wrong[0]}" is not KEY=VALUE')
+    return {key: text for key, _, text in pairs}
+
+
 @click.command(
     context_settings={
         "help_option_names": ["-h", "--help"],
@@ -54,6 +69,11 @@ def names(value: str | tuple[str, ...]) -> tuple[str, ...]:
 @click.option("--service-accounts", type=names, default=None,
               help="ServiceAccounts that pod templates may name, with commas between them; absent allows all, as a "
                    "batch Job does.")  # fmt: skip
+@click.option("--operator-pod-labels", type=labels, default="",
+              help="Labels of the operator's own pods, KEY=VALUE with commas between them: each job gets a "
+                   "NetworkPolicy that lets in its own pods, these, and the monitoring; empty makes none.")  # fmt: skip
+@click.option("--monitoring-namespace-labels", type=labels, default="kubernetes.io/metadata.name=monitoring",
+              help="Labels of the namespace whose pods may read the metrics of jobs.")  # fmt: skip
 @click.option("--namespaces", type=names, default="",
               help="Namespaces whose jobs are driven, with commas between them; empty is all.")  # fmt: skip
 @click.option("--namespace", default=None,
@@ -83,6 +103,8 @@ def main(  # noqa: PLR0913 - one argument per flag
     image_pull_policy: str,
     image_pull_secrets: tuple[str, ...],
     service_accounts: tuple[str, ...] | None,
+    operator_pod_labels: dict[str, str],
+    monitoring_namespace_labels: dict[str, str],
     namespaces: tuple[str, ...],
     namespace: str | None,
     identity: str | None,
@@ -103,6 +125,12 @@ def main(  # noqa: PLR0913 - one argument per flag
     on without it, and are taken over by the next operator where they stand.
     """
     configure_logs(log_level.upper(), as_json=log_format == "json")
+    namespace = namespace or own_namespace(NAMESPACE_FILE)
+    policy = PolicySettings(
+        operator_namespace=namespace,
+        operator_labels=operator_pod_labels,
+        monitoring_namespace_labels=monitoring_namespace_labels,
+    )
     settings = OperatorSettings(
         pods=PodSettings(
             client_image=client_image,
@@ -110,8 +138,9 @@ def main(  # noqa: PLR0913 - one argument per flag
             image_pull_policy=image_pull_policy,
             image_pull_secrets=image_pull_secrets,
             service_accounts=frozenset(service_accounts) if service_accounts is not None else None,
+            policy=policy if operator_pod_labels else None,
         ),
-        namespace=namespace or own_namespace(NAMESPACE_FILE),
+        namespace=namespace,
         identity=identity or f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}",
         namespaces=namespaces,
         key_secret=key_secret,

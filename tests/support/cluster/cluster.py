@@ -22,6 +22,8 @@ CHANGE_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 JOB_UID = "fedjob.dev/job-uid"
 ROLE = "fedjob.dev/role"
+OWNED = ("pods", "services", "secrets", "networkpolicies")
+"""What goes when its job goes."""
 
 
 def eventually(look: Callable[[], T], what: str, seconds: float = CHANGE_SECONDS) -> T:
@@ -184,7 +186,7 @@ class Cluster:
         """Names of a job's pods."""
         return [pod["metadata"]["name"] for pod in self.pods(namespace, name, role)]
 
-    def leftovers(self, namespace: str, kinds: Sequence[str] = ("pods", "services", "secrets")) -> list[str]:
+    def leftovers(self, namespace: str, kinds: Sequence[str] = OWNED) -> list[str]:
         """What there is of some kinds in a namespace."""
         return [f"{kind}/{item['metadata']['name']}" for kind in kinds for item in self.api.list(kind, namespace)]
 

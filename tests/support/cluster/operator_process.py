@@ -78,6 +78,7 @@ class OperatorProcess:
             "NAMESPACES": ",".join(settings.namespaces),
             "CLIENT_IMAGE": CLIENT_IMAGE,
             "AGGREGATOR_IMAGE": AGGREGATOR_IMAGE,
+            "OPERATOR_POD_LABELS": "app.kubernetes.io/name=fedjob-operator",
             "HOST": "127.0.0.1",
             "HEALTH_PORT": str(self._ports[0]),
             "METRICS_PORT": str(self._ports[1]),

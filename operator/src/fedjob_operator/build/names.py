@@ -64,6 +64,11 @@ def secret_name(job: FederatedJob) -> str:
     return _of_this_job(job, "token")
 
 
+def policy_name(job: FederatedJob) -> str:
+    """Name of the job's NetworkPolicy."""
+    return _of_this_job(job, "pods")
+
+
 def job_labels(job: FederatedJob) -> dict[str, str]:
     """Labels of everything that belongs to a job."""
     return {

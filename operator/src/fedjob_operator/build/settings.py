@@ -20,6 +20,17 @@ def _resources(memory_request: str, memory_limit: str) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """Who besides a job's own pods may talk to them."""
+
+    operator_namespace: str
+    operator_labels: Mapping[str, str]
+    """Labels of the operator's pods."""
+    monitoring_namespace_labels: Mapping[str, str]
+    """Labels of the namespace whose pods may read metrics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PodSettings:
     """Settings of the pods of all jobs; a job's own templates are laid over what follows from them."""
 
@@ -35,5 +46,7 @@ class PodSettings:
     aggregator_resources: Mapping[str, Any] = field(default_factory=lambda: _resources("192Mi", "4Gi"))
     service_accounts: frozenset[str] | None = None
     """ServiceAccounts that a template may name; ``None`` allows all, as a batch Job does."""
+    policy: PolicySettings | None = None
+    """``None`` makes no NetworkPolicies."""
     scratch_bytes: int = 1 << 30
     """Limit of each emptyDir: /tmp, HOME and /dev/shm."""

@@ -1,6 +1,7 @@
 """A job's pods on the API server: what is made, in which order, and what stands in the way."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,7 @@ from fedjob_operator.adapters.kube.api import CLAIMS, PODS, SECRETS, SERVICES, A
 from fedjob_operator.adapters.kube.cache import PodCache
 from fedjob_operator.adapters.kube.pods import GRACE_SECONDS, KubePods, PodSource
 from fedjob_operator.adapters.kube.store import JobKey
-from fedjob_operator.build.settings import PodSettings
+from fedjob_operator.build.settings import PodSettings, PolicySettings
 from fedjob_operator.core.actions import CreatePod, DeletePod
 from fedjob_operator.core.observed import PodPhase, PodRole
 from fedjob_operator.ports import CallError
@@ -73,6 +74,13 @@ async def test_before_the_aggregator_is_made_what_it_needs(api, place):
     assert api.find(SECRETS, "job-22222222-token")["stringData"] == {"token": f"token of {NEW}"}
     assert place.view() == [(PodRole.AGGREGATOR, 0, 0, PodPhase.STARTING)]
     assert place.woken == [NEW]
+
+
+async def test_where_networks_are_to_be_closed_a_policy_is_there_before_the_first_pod(api):
+    closed = PolicySettings(operator_namespace="o", operator_labels={"a": "b"}, monitoring_namespace_labels={"c": "d"})
+    place = Place(api, settings=replace(SETTINGS, policy=closed))
+    await place.pods.create(job(), CLIENT)
+    assert made(api)[-2:] == [("networkpolicies", "job-22222222-pods"), ("pods", "job-client-1-0")]
 
 
 async def test_what_all_pods_need_is_made_once(api, place):

@@ -31,6 +31,7 @@ SERVICES: Final = Kind("api/v1", "services")
 SECRETS: Final = Kind("api/v1", "secrets")
 CLAIMS: Final = Kind("api/v1", "persistentvolumeclaims")
 EVENTS: Final = Kind("api/v1", "events")
+POLICIES: Final = Kind("apis/networking.k8s.io/v1", "networkpolicies")
 LEASES: Final = Kind("apis/coordination.k8s.io/v1", "leases")
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from fedjob_operator.adapters.kube.api import (
     CLAIMS,
     PODS,
+    POLICIES,
     SECRETS,
     SERVICES,
     ApiError,
@@ -23,6 +24,7 @@ from fedjob_operator.adapters.kube.view import pod_uid
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.build.names import JOB_UID_LABEL, MANAGED_BY_LABEL, MANAGER
 from fedjob_operator.build.pods import build_pod, refused_service_account
+from fedjob_operator.build.policy import network_policy
 from fedjob_operator.build.settings import PodSettings
 from fedjob_operator.build.storage import aggregator_claim, aggregator_service, client_claims, token_secret
 from fedjob_operator.core.actions import CreatePod, DeletePod
@@ -170,6 +172,8 @@ class KubePods:
             (SECRETS, token_secret(job, self._token)),
             (SERVICES, aggregator_service(job)),
         ]
+        if self._settings.policy is not None:
+            documents.append((POLICIES, network_policy(job, self._settings.policy)))
         if action.role is PodRole.AGGREGATOR and (claim := aggregator_claim(job)) is not None:
             documents.append((CLAIMS, claim))
         if action.role is PodRole.CLIENT:

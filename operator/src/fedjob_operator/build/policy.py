@@ -1,0 +1,41 @@
+"""The NetworkPolicy of a job: who may talk to its pods, where the cluster's network enforces it. Plain documents."""
+
+from typing import Any
+
+from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.build.names import JOB_UID_LABEL, job_labels, owner, policy_name
+from fedjob_operator.build.settings import PolicySettings
+
+NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
+"""The label with its name that every namespace has."""
+
+
+def network_policy(job: FederatedJob, settings: PolicySettings) -> dict[str, Any]:
+    """Return the policy that lets in the job's own pods, the operator, and for metrics the monitoring.
+
+    Ingress only. Policies add up: who wants to let in more writes one of their own for the same pods.
+    """
+    own = {"podSelector": {"matchLabels": {JOB_UID_LABEL: job.metadata.uid}}}
+    operator = {
+        "namespaceSelector": {"matchLabels": {NAMESPACE_NAME_LABEL: settings.operator_namespace}},
+        "podSelector": {"matchLabels": dict(settings.operator_labels)},
+    }
+    monitoring = {"namespaceSelector": {"matchLabels": dict(settings.monitoring_namespace_labels)}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": policy_name(job),
+            "namespace": job.metadata.namespace,
+            "labels": job_labels(job),
+            "ownerReferences": [owner(job)],
+        },
+        "spec": {
+            **own,
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"ports": [{"port": "http", "protocol": "TCP"}], "from": [own, operator]},
+                {"ports": [{"port": "metrics", "protocol": "TCP"}], "from": [monitoring]},
+            ],
+        },
+    }
