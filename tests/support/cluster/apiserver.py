@@ -297,6 +297,15 @@ class ApiServer:
         for name in names:
             waited = self.kubectl("wait", "--for=condition=Established", "--timeout=30s", name)
             assert waited.returncode == 0, waited.stderr
+            self._wait_until_served(name.partition("/")[2])
+
+    def _wait_until_served(self, resource: str) -> None:
+        """Wait until objects can be listed: an established definition's storage may still be "(re)initializing"."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while (listed := self.kubectl("get", resource, "--all-namespaces")).returncode:
+            if time.monotonic() > deadline:
+                raise StartError(f"{resource} cannot be listed after {_READY_SECONDS:g} s: {listed.stderr}")
+            time.sleep(_LOOK_SECONDS)
 
     def create_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         """Create a namespace."""
