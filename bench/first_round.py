@@ -51,7 +51,8 @@ def measure(name: str) -> dict[str, float]:
     seen: dict[str, float] = {}
     begin = time.monotonic()
     kubectl("apply", "--namespace", name, "-f", "-", text=json.dumps(manifest(name)))
-    watch = ["kubectl", "get", RESOURCE, name, "--namespace", name, "--watch", "-o", f"jsonpath={PATH}{{'\\n'}}"]
+    watch = ["kubectl", "get", RESOURCE, name, "--namespace", name, "-o", f"jsonpath={PATH}{{'\\n'}}"]
+    watch += ["--watch", f"--request-timeout={LIMIT_SECONDS:.0f}s"]
     with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         for line in watching.stdout:
@@ -67,10 +68,12 @@ def measure(name: str) -> dict[str, float]:
             for fact, holds in facts.items():
                 if holds:
                     seen.setdefault(fact, now)
-            if "round" in seen or phase == "Failed" or now > LIMIT_SECONDS:
-                watching.terminate()
+            if "round" in seen or phase == "Failed":
                 break
+        watching.terminate()
     kubectl("delete", "namespace", name, "--wait=false")
+    if "round" not in seen:
+        sys.exit(f"no round within {LIMIT_SECONDS:.0f} s; is the chart installed, with its images on the nodes?")
     return seen
 
 
