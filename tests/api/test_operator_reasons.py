@@ -20,6 +20,7 @@ PROVOKED = {
     Reason.IMAGE_PULL_FAILED,
     Reason.CONTAINER_CANNOT_RUN,
     Reason.VOLUME_UNAVAILABLE,
+    Reason.VOLUME_MOUNT_FAILED,
     Reason.POD_REFUSED,
     Reason.INVALID_POD_TEMPLATE,
     Reason.OOM_KILLED,
@@ -123,6 +124,23 @@ def test_a_volume_that_is_not_there(cluster, home):
     claim = {"kind": "PersistentVolumeClaim", "apiVersion": "v1", "metadata": {"name": "records"}, "spec": spec}
     cluster.api.create("persistentvolumeclaims", home, claim)
     cluster.until_phase(home, "j", "Complete")
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [("configmaps", {"configMap": {"name": "sites"}}), ("secrets", {"secret": {"secretName": "sites"}})],
+)
+def test_a_volume_that_the_node_cannot_mount(cluster, home, kind, source):
+    """Nothing of it is in the pod's status: only the kubelet's Event tells."""
+    cluster.submit(home, a_job("j", group=in_template(volumes=[{"name": "s", **source}])))
+    message = until(cluster, home, "VolumeMountFailed")
+    word = kind.removesuffix("s")
+    assert f'FailedMount: MountVolume.SetUp failed for volume "s" : {word} "sites" not found' in message
+    cluster.api.create(kind, home, {"kind": KINDS[kind], "apiVersion": "v1", "metadata": {"name": "sites"}})
+    cluster.until_phase(home, "j", "Complete")
+
+
+KINDS = {"configmaps": "ConfigMap", "secrets": "Secret"}
 
 
 def test_a_pod_that_is_refused_after_the_job_was_accepted(cluster, home, folder):

@@ -106,7 +106,10 @@ def test_can_i_says_what_it_said_before(cluster, namespace, file):
 
 
 def test_a_job_needs_every_right_and_no_other(cluster, helm, tmp_path: Path):
-    """The operator under the chart's account, from its first start to the deletion of a finished job."""
+    """The operator under the chart's account, from its first start to the deletion of a finished job.
+
+    One of whose pods does not begin at first, so that it asks why.
+    """
     granted = rules(helm.template("--no-hooks"))
     token = cluster.server.service_account_token(NAMESPACE, ACCOUNT)
     asked: set[tuple[str, str]] = set()
@@ -119,7 +122,12 @@ def test_a_job_needs_every_right_and_no_other(cluster, helm, tmp_path: Path):
         proxy.plain.spoil = note
         try:
             operators.start("jobs", proxy=proxy, access=cluster.access.who(token), own_namespace=NAMESPACE)
-            cluster.submit("jobs", a_job("small", ttlSecondsAfterFinished=2))
+            template = {"spec": {"volumes": [{"name": "sites", "configMap": {"name": "sites"}}]}}
+            cluster.submit("jobs", a_job("small", ttlSecondsAfterFinished=2, group={"template": template}))
+            cluster.until_reason("jobs", "small", "VolumeMountFailed")
+            cluster.api.create(
+                "configmaps", "jobs", {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "sites"}}
+            )
             eventually(lambda: not cluster.api.list("federatedjobs", "jobs"), "the finished job is deleted")
             refused = [call for call in proxy.plain.calls if call.code == 403]
         finally:

@@ -92,6 +92,17 @@ def test_a_template_that_the_cluster_refuses_is_named_before_anything_is_made(ku
     assert not kubectl.names("pods", job_selector("bold"))
 
 
+def test_a_volume_that_cannot_be_mounted_is_named_and_mended(kubectl):
+    volume = {"name": "sites", "configMap": {"name": "sites"}}
+    container = {"name": "client", "volumeMounts": [{"name": "sites", "mountPath": "/sites"}]}
+    template = {"spec": {"volumes": [volume], "containers": [container]}}
+    kubectl.apply(digits("mount", rounds=2, group={"template": template}))
+    assert 'configmap "sites" not found' in wait_for_reason(kubectl, "mount", "VolumeMountFailed")
+    kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sites"}, "data": {"a": "1"}})
+    # The kubelet tries again later and later, up to two minutes.
+    kubectl.wait_for_job("mount", is_complete, "Complete", JOB_SECONDS + 120)
+
+
 def test_a_quota_is_named_and_mended(kubectl):
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods"}, "spec": {"hard": {"pods": "2"}}}
     kubectl.apply(quota)

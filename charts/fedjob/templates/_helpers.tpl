@@ -81,8 +81,11 @@ app.kubernetes.io/part-of: fedjob
   resources: [services, persistentvolumeclaims]
   verbs: [create, get]
 - apiGroups: [""]
-  resources: [secrets, events]
+  resources: [secrets]
   verbs: [create]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, list]
 {{- if .Values.networkPolicy.enabled }}
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]

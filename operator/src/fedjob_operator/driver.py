@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from fedjob_operator.adapters.kube.api import ApiError
+from fedjob_operator.adapters.kube.holdups import HoldUps
 from fedjob_operator.adapters.kube.pods import KubePods, PodSource
 from fedjob_operator.adapters.kube.store import JobKey, KubeJobStore
 from fedjob_operator.adapters.metrics import OperatorMetrics
@@ -56,6 +57,9 @@ class JobDriver:
         stopwatch = _Stopwatch(around.metrics, around.monotonic)
         token = around.token(key.uid)
         self._pods = KubePods(around.source, key, token=token, looked=stopwatch.looked, failed=self.refresh_soon)
+        self._hold_ups = HoldUps(
+            around.source.api, around.source.cache, namespace=key.namespace, job_uid=key.uid, clock=around.clock
+        )
         self._reconciler = Reconciler(
             store=_CountedStore(KubeJobStore(around.source.api, key, clock=around.clock), stopwatch, self._seen),
             pods=self._pods,
@@ -71,6 +75,7 @@ class JobDriver:
     def wake(self) -> None:
         """Something about the job's pods is new."""
         self._listed.set()
+        self._hold_ups.stir()
         self._reconciler.wake()
 
     def changed(self, version: str) -> None:
@@ -87,7 +92,11 @@ class JobDriver:
 
     async def run(self) -> None:
         """Drive the job until it is gone."""
-        refresher = asyncio.get_running_loop().create_task(self._keep_fresh(), name=f"refresh {self._key}")
+        loop = asyncio.get_running_loop()
+        beside = {
+            loop.create_task(self._keep_fresh(), name=f"refresh {self._key}"),
+            loop.create_task(self._hold_ups.run(), name=f"hold-ups {self._key}"),
+        }
         try:
             # Begin only when the job's pods are known: one that is not seen would be created again, and refused.
             while not self._around.source.cache.is_listed(self._key.uid):
@@ -95,8 +104,9 @@ class JobDriver:
                 await self._listed.wait()
             await self._reconciler.run()
         finally:
-            refresher.cancel()
-            await asyncio.wait({refresher})
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
 
     async def _keep_fresh(self) -> None:
         while True:

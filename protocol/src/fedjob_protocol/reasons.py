@@ -35,6 +35,7 @@ class Reason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_CANNOT_RUN = "ContainerCannotRun"
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
+    VOLUME_MOUNT_FAILED = "VolumeMountFailed"
     POD_REFUSED = "PodRefused"
     INVALID_POD_TEMPLATE = "InvalidPodTemplate"
     # Failures of processes
@@ -106,7 +107,8 @@ DESCRIPTIONS: Final = MappingProxyType(
         Reason.QUOTA_EXCEEDED: "The namespace's quota does not allow a further pod.",
         Reason.IMAGE_PULL_FAILED: "An image cannot be pulled: its name, its registry or the pull secret is wrong.",
         Reason.CONTAINER_CANNOT_RUN: "A container cannot be started, for example because its image lacks the program.",
-        Reason.VOLUME_UNAVAILABLE: "A volume that a pod needs is not there or cannot be mounted.",
+        Reason.VOLUME_UNAVAILABLE: "A claim that a pod needs is not there or has no volume.",
+        Reason.VOLUME_MOUNT_FAILED: "A node cannot mount a pod's volume; the kubelet's words are in the message.",
         Reason.POD_REFUSED: "The API server or the kubelet refused a pod.",
         Reason.INVALID_POD_TEMPLATE: "The API server would refuse the pods that a template yields.",
         Reason.CLIENT_LOST: "A client was replaced `backoffLimit` times and counts as lost.",

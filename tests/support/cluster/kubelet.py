@@ -181,7 +181,7 @@ class Kubelet:
             method, self._access.url + where, data=data, headers={"Content-Type": kind}
         ) as answer:
             text = await answer.text()
-            if answer.status == 404:
+            if answer.status == 404 and fine != 404:
                 raise Removed(where)
             if answer.status >= 400 and answer.status != fine:
                 raise RuntimeError(f"{method} {where}: {answer.status} {text[:500]}")

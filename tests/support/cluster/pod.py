@@ -10,6 +10,7 @@ import aiohttp
 
 from tests.support.cluster.access import path
 from tests.support.cluster.addresses import Addresses
+from tests.support.cluster.mounts import claims, mount
 from tests.support.cluster.podstatus import (
     NO_SUCH_NODE,
     OOM_EXIT,
@@ -181,6 +182,9 @@ class PodLife:
     async def _live(self) -> None:
         await self._schedule()
         await self._bind()
+        await mount(self._node, self._pod)
+        self._status.condition("PodReadyToStartContainers", holds=True)
+        await self._report()
         delay = float(self._pod["metadata"].get("annotations", {}).get(START_DELAY, 0))
         await asyncio.sleep(delay)
         container = self._status.containers[0]
@@ -204,7 +208,7 @@ class PodLife:
     async def _unschedulable(self) -> str | None:
         if self._pod["spec"].get("nodeSelector"):  # the node has no labels to select it by
             return NO_SUCH_NODE
-        for name in self._claims().values():
+        for name in claims(self._pod).values():
             if await self._claim(name) is None:
                 return claim_not_found(name)
         limits = (item.get("resources", {}).get("limits", {}) for item in self._status.containers)
@@ -219,15 +223,6 @@ class PodLife:
         except Removed:
             return None
 
-    def _claims(self) -> dict[str, str]:
-        """Names of claims by volume."""
-        volumes = self._pod["spec"].get("volumes", [])
-        return {
-            volume["name"]: volume["persistentVolumeClaim"]["claimName"]
-            for volume in volumes
-            if "persistentVolumeClaim" in volume
-        }
-
     async def _bind(self) -> None:
         body = {
             "apiVersion": "v1",
@@ -239,6 +234,7 @@ class PodLife:
         status = self._status
         status.condition("PodScheduled", holds=True)
         status.condition("Initialized", holds=True)
+        status.condition("PodReadyToStartContainers", holds=False)
         status.ip, status.started = self._node.addresses.next(), now()
         self._place = await self._make_place(status.ip)
         await self._report()
@@ -248,7 +244,7 @@ class PodLife:
         folder = self._node.folder / "pods" / f"{self.key[0]}-{self.key[1]}-{self._uid[:8]}"
         folder.mkdir(parents=True)
         volumes: dict[str, Path] = {}
-        for volume, name in self._claims().items():
+        for volume, name in claims(self._pod).items():
             claim = await self._node.call("GET", path("persistentvolumeclaims", self.key[0], name))
             volumes[volume] = self._node.folder / "volumes" / claim["metadata"]["uid"]
             volumes[volume].mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ _SPECIFIC = frozenset(
         Reason.IMAGE_PULL_FAILED,
         Reason.CONTAINER_CANNOT_RUN,
         Reason.VOLUME_UNAVAILABLE,
+        Reason.VOLUME_MOUNT_FAILED,
         Reason.POD_REFUSED,
         Reason.INVALID_POD_TEMPLATE,
         Reason.OOM_KILLED,

@@ -18,6 +18,12 @@ def conflict(message="the object has been modified"):
     return ApiRefusedError(message, status=409, reason="Conflict")
 
 
+def field(document, path):
+    for part in path.split("."):
+        document = document.get(part, {})
+    return document
+
+
 def merge(target, patch):
     result = dict(target)
     for key, value in patch.items():
@@ -74,14 +80,16 @@ class FakeApi:
         return copy.deepcopy(self._held(kind, namespace, name))
 
     async def list(self, kind, namespace, *, labels="", fields="", most=None):
-        self._called("list", kind, labels)
+        self._called("list", kind, labels or fields)
         wanted = dict(part.split("=", 1) for part in labels.split(",") if "=" in part)
+        fields = dict(part.split("=", 1) for part in fields.split(",") if part)
         found = [
             copy.deepcopy(value)
             for (plural, space, _), value in self.objects.items()
             if plural == kind.plural
             and namespace in (None, space)
             and all(label(value, key) == text for key, text in wanted.items())
+            and all(field(value, path) == text for path, text in fields.items())
         ]
         return found[:most]
 

@@ -5,13 +5,15 @@ gone stays gone, by its unique id; and a list takes away what it lacks, unless t
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final
 
 from fedjob_operator.adapters.kube.documents import Document, label, meta, name_of, text, uid_of
-from fedjob_operator.adapters.kube.view import view
+from fedjob_operator.adapters.kube.holdups import HeldUp
+from fedjob_operator.adapters.kube.view import held_up_since_node, view
 from fedjob_operator.build.names import JOB_UID_LABEL
-from fedjob_operator.core.observed import PodView
+from fedjob_operator.core.observed import PodView, Waiting
 
 MAX_GONE: Final = 4096
 """How many jobs, and pods of one job, are remembered as gone."""
@@ -22,9 +24,18 @@ class _Entry:
     uid: str
     name: str
     namespace: str
-    view: PodView
+    seen: PodView
+    """What its document says."""
     heard: int
     """When it was heard of last, on the cache's own clock, which ticks with every document."""
+    held_up_since: datetime | None
+    why: Waiting | None
+    """What was found out elsewhere about a pod that is held up."""
+
+    @property
+    def view(self) -> PodView:
+        """What is known of it."""
+        return replace(self.seen, waiting=self.why) if self.why and self.seen.waiting is None else self.seen
 
 
 @dataclass(slots=True)
@@ -71,6 +82,24 @@ class PodCache:
                 if entry.view.url == url:
                     return entry.namespace, entry.name
         return None
+
+    def held_up(self, job_uid: str) -> list[HeldUp]:
+        """Return the pods of a job that have a node and do not begin, and whose status does not say why."""
+        job = self._jobs.get(job_uid)
+        found = job.entries.values() if job else ()
+        return [
+            HeldUp(uid=entry.uid, role=entry.seen.role, index=entry.seen.index, since=entry.held_up_since)
+            for entry in found
+            if entry.held_up_since is not None
+        ]
+
+    def explain(self, job_uid: str, pod_uid: str, why: Waiting | None) -> None:
+        """Take in why a pod is held up, for as long as it is."""
+        job = self._jobs.get(job_uid)
+        entry = job.entries.get(pod_uid) if job else None
+        if entry is not None and entry.held_up_since is not None and entry.why != why:
+            entry.why = why
+            self._changed(job_uid)
 
     def mark(self) -> int:
         """Return the time on the cache's clock; to be taken before a list is asked for."""
@@ -137,8 +166,10 @@ class PodCache:
             return False
         before = job.entries.get(uid)
         namespace = text(meta(document).get("namespace"))
-        job.entries[uid] = _Entry(uid, name_of(document), namespace, seen, self._ticks)
-        return before is None or before.view != seen
+        since = held_up_since_node(document)
+        why = before.why if before and since is not None else None
+        now = job.entries[uid] = _Entry(uid, name_of(document), namespace, seen, self._ticks, since, why)
+        return before is None or before.view != now.view or before.held_up_since != since
 
     def _bury(self, job: _JobPods, uid: str) -> None:
         self._ticks += 1

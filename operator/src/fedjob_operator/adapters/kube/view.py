@@ -18,6 +18,7 @@ from fedjob_operator.adapters.kube.documents import (
     uid_of,
 )
 from fedjob_operator.adapters.kube.endings import CRASH_LOOP, exit_of, printable, waiting_of
+from fedjob_operator.adapters.kube.holdups import held_up_since
 from fedjob_operator.build.names import (
     AGGREGATOR_CONTAINER,
     CLIENT_CONTAINER,
@@ -70,6 +71,13 @@ def view(pod: Document) -> PodView | None:
         waiting=_waiting(status) if phase is PodPhase.STARTING and end is None else None,
         gpus_held=_gpus(pod) if phase is not PodPhase.EXITED and mapping(pod.get("spec")).get("nodeName") else 0,
     )
+
+
+def held_up_since_node(pod: Document) -> datetime | None:
+    """Return since when a pod has a node and has not begun, where its status does not say why."""
+    role, _, _ = _place(pod)
+    main = _container_status(mapping(pod.get("status")), role) if role else {}
+    return held_up_since(pod, main)
 
 
 def pod_uid(incarnation: str) -> str:
