@@ -3,10 +3,11 @@
 import pytest
 
 from fedjob_operator.api.v1alpha1 import BestModel, ConditionType, Metric, Phase
+from fedjob_operator.core.observed import PodPhase, PodRole
 from fedjob_operator.core.stopping import improves, restarts_patience, usable_metrics, verdict
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import RoundState as AggregatorRound
-from tests.support.builders import a_job, at, chain_digest, record, seen, settled
+from tests.support.builders import a_job, at, chain_digest, pod, record, seen, settled
 
 
 def job_at(committed, *, best=None, value=None, mode="Max", rounds=10, stop=None):
@@ -133,3 +134,15 @@ def test_the_objective_is_the_last_metric_to_be_left_out():
     kept = usable_metrics(spec, {f"m{index}": 1.0 for index in range(64)} | {"zeal": 2.0})
     assert len(kept) == 64
     assert kept["zeal"] == 2.0
+
+
+def test_a_job_that_ends_says_of_its_programs_what_was_seen_last():
+    # Found by the fault harness: killed after the last commit, it was Complete with "the aggregator is starting".
+    job = a_job().rounds(2).in_round(2, 0, 1, 2)
+    resumed, _ = settled(job, seen().pod(pod(PodRole.AGGREGATOR, phase=PodPhase.STARTING)))
+    assert not resumed.status.holds(ConditionType.AGGREGATOR_READY)
+    what = seen().aggregator(committed=1).ready(0, 1, 2).round(2, AggregatorRound.EVALUATED, reported=(0, 1, 2))
+    ended, _ = settled(resumed, what)
+    assert ended.status.phase is Phase.COMPLETE
+    assert ended.status.holds(ConditionType.AGGREGATOR_READY)
+    assert ended.status.clients.ready == 3

@@ -113,9 +113,9 @@ def _train(job: FederatedJob, seen: Observed, now: datetime, platform: Platform)
     step = _advance(scene)
     if not is_finished(step.status):
         step = watch_startup(scene, step)
-    if is_finished(step.status):
-        return Step(status=step.status)
     status = observe(scene, step.status)
+    if is_finished(status):
+        return Step(status=status)
     if status.startup and status.startup.retry_at:
         return Step(status=status, wake_at=step.wake_at)
     step = Step(status=status, actions=(*pods.actions, *step.actions), wake_at=step.wake_at)
