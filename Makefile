@@ -35,7 +35,7 @@ run: $(VENV)/.dev ## Run the operator here, against the cluster of your kubeconf
 	$(BIN)/fedjob-operator --reach api-proxy --namespace fedjob-system --host 127.0.0.1 $(ARGS)
 
 ##@ Work on it
-.PHONY: init fmt lint types test test-unit test-integration test-slow test-api test-chart e2e generate verify dist requirements bench clean
+.PHONY: init fmt lint types test test-unit test-integration test-slow test-api test-chart e2e e2e-faults generate verify dist requirements bench clean
 init: $(VENV)/.dev ## Set up .venv with the programs, the tests' and the linters' packages
 
 fmt: $(VENV)/.dev ## Format the code
@@ -69,7 +69,10 @@ test-chart: $(VENV)/.dev ## Run the tests of the chart (needs helm; with KUBEBUI
 	$(BIN)/python -m pytest tests/chart $(ARGS)
 
 e2e: $(VENV)/.dev ## Run the end-to-end tests on a kind cluster (needs docker, kind, kubectl, helm)
-	$(BIN)/python -m pytest tests/e2e $(ARGS)
+	$(BIN)/python -m pytest tests/e2e --ignore tests/e2e/faults $(ARGS)
+
+e2e-faults: $(VENV)/.dev ## Kill programs and stop nodes of a kind cluster with two workers (same needs; half an hour)
+	$(BIN)/python -m pytest tests/e2e/faults $(ARGS)
 
 generate: $(VENV)/.dev ## Write the files that are made from the code
 	$(BIN)/python docs/generate.py

@@ -1,10 +1,12 @@
 """A kind cluster with our images and the installed chart, and a namespace for each test."""
 
+import json
 import os
 import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +32,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """Name of a kind cluster: the one in KIND_CLUSTER_NAME, or one that is made for the session."""
+    with kind_cluster(OWN_CLUSTER) as name:
+        yield name
+
+
+@contextmanager
+def kind_cluster(name: str, *, workers: int = 0) -> Iterator[str]:
+    """Have a kind cluster: the one in KIND_CLUSTER_NAME, or one of this name and so many further nodes."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         line = f"end-to-end tests need {', '.join(missing)} on PATH"
         if os.environ.get("FEDJOB_REQUIRE_CLUSTER"):
             pytest.fail(line)
         pytest.skip(line)
-    name = os.environ.get("KIND_CLUSTER_NAME", OWN_CLUSTER)
+    name = os.environ.get("KIND_CLUSTER_NAME", name)
     if name in command("kind", "get", "clusters").split():
         yield name
         return
     node_image = os.environ.get("KIND_NODE_IMAGE")
-    command("kind", "create", "cluster", "--name", name, *(["--image", node_image] if node_image else []), seconds=600)
+    roles = ["control-plane", *["worker"] * workers]
+    kind = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": [{"role": role} for role in roles]}
+    create = ["kind", "create", "cluster", "--name", name, "--config", "-"]
+    command(*create, *(["--image", node_image] if node_image else []), text=json.dumps(kind), seconds=600)
     yield name
     command("kind", "delete", "cluster", "--name", name)
 

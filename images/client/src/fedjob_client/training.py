@@ -68,6 +68,10 @@ def train(trainer: Trainer, base: LoadedModel, round_number: int, task: TrainTas
     # Copies: the difference is taken to what the training started from, whatever the trainer does to its arguments.
     params = {name: np.array(array) for name, array in base.params.items()}
     config = task.config
+    _log.info(
+        "round %d: training begins: %d epochs, batches of %d, learning rate %g",
+        round_number, config.epochs, config.batch_size, config.learning_rate,
+    )  # fmt: skip
     update = trainer.train(
         params,
         TrainConfig(
@@ -88,6 +92,8 @@ def train(trainer: Trainer, base: LoadedModel, round_number: int, task: TrainTas
     metrics, left_out = finite_metrics(update.metrics)
     if left_out:
         _log.warning("round %d: metrics left out because they are not finite: %s", round_number, left_out)
+    told = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()) or "no metrics"
+    _log.info("round %d: trained on %d examples in %.2f s: %s", round_number, update.num_examples, seconds, told)
     return Parcel(body=body_of(delta), examples=int(update.num_examples), metrics=metrics, train_seconds=seconds)
 
 
