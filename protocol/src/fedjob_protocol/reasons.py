@@ -36,6 +36,7 @@ class Reason(StrEnum):
     CONTAINER_CANNOT_RUN = "ContainerCannotRun"
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
     VOLUME_MOUNT_FAILED = "VolumeMountFailed"
+    NODE_UNREACHABLE = "NodeUnreachable"
     POD_REFUSED = "PodRefused"
     INVALID_POD_TEMPLATE = "InvalidPodTemplate"
     # Failures of processes
@@ -109,6 +110,7 @@ DESCRIPTIONS: Final = MappingProxyType(
         Reason.CONTAINER_CANNOT_RUN: "A container cannot be started, for example because its image lacks the program.",
         Reason.VOLUME_UNAVAILABLE: "A claim that a pod needs is not there or has no volume.",
         Reason.VOLUME_MOUNT_FAILED: "A node cannot mount a pod's volume; the kubelet's words are in the message.",
+        Reason.NODE_UNREACHABLE: "A pod's node does not answer; what has a volume of its own waits for it.",
         Reason.POD_REFUSED: "The API server or the kubelet refused a pod.",
         Reason.INVALID_POD_TEMPLATE: "The API server would refuse the pods that a template yields.",
         Reason.CLIENT_LOST: "A client was replaced `backoffLimit` times and counts as lost.",

@@ -155,7 +155,7 @@ class PodLife:
         self._lost = True
         await _cancelled(self._life)
         await self.kill()
-        self._status.ready = False
+        self._status.node_is_lost = True
         await self._report()
 
     async def collect(self) -> None:

@@ -113,6 +113,8 @@ class PodStatus:
     state: Document = field(default_factory=lambda: waiting("ContainerCreating"))
     last: Document = field(default_factory=dict)
     ready: bool = False
+    node_is_lost: bool = False
+    """The node controller wrote, in its kubelet's place, that the pod is not ready, and nothing of its containers."""
     restarts: int = 0
     conditions: dict[str, Document] = field(default_factory=dict)
 
@@ -146,6 +148,9 @@ class PodStatus:
 
     def _readiness(self) -> None:
         if self.ip is None:
+            return
+        if self.node_is_lost:
+            self.condition("Ready", holds=False)
             return
         names = ", ".join(container["name"] for container in self.containers)
         if self.phase == "Succeeded":

@@ -66,6 +66,8 @@ class PodView:
     """Once exited; of a program that is started again in its place, why it ended the last time."""
     waiting: Waiting | None = None
     """While starting, when something holds it up."""
+    silent_since: datetime | None = None
+    """While stopping: when it should have ended, if it is reported not ready, and not that it ended."""
     gpus_held: int = 0
     """GPUs that are taken for it, from the moment it has a node."""
 

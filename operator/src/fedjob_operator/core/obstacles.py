@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from fedjob_operator.core.actions import CreatePod, FetchInfo
 from fedjob_operator.core.observed import Failure, Observed, PodPhase, PodRole, PodView
+from fedjob_operator.core.unreachable import is_unreachable, unreachable_message
 from fedjob_protocol.errors import Word
 from fedjob_protocol.reasons import Reason
 
@@ -20,6 +21,7 @@ _SPECIFIC = frozenset(
         Reason.CONTAINER_CANNOT_RUN,
         Reason.VOLUME_UNAVAILABLE,
         Reason.VOLUME_MOUNT_FAILED,
+        Reason.NODE_UNREACHABLE,
         Reason.POD_REFUSED,
         Reason.INVALID_POD_TEMPLATE,
         Reason.OOM_KILLED,
@@ -51,7 +53,9 @@ class Obstacle:
         return self.reason in _SPECIFIC
 
 
-def obstacle(role: PodRole, index: int, pod: PodView | None, seen: Observed, *, lost: bool, now: datetime) -> Obstacle:
+def obstacle(
+    role: PodRole, index: int, pod: PodView | None, seen: Observed, *, lost: bool, has_volume: bool, now: datetime
+) -> Obstacle:
     """Say why a place has no pod that is ready.
 
     Args:
@@ -60,6 +64,7 @@ def obstacle(role: PodRole, index: int, pod: PodView | None, seen: Observed, *, 
         pod: Its newest pod.
         seen: Everything seen.
         lost: Whether it gets no further pod.
+        has_volume: Whether it has a volume of its own, that no other pod may write to.
         now: The time.
     """
     ordinal = 0 if pod is None else pod.ordinal + 1
@@ -75,6 +80,8 @@ def obstacle(role: PodRole, index: int, pod: PodView | None, seen: Observed, *, 
             return _named(pod.waiting.reason, pod.waiting.message)
         case PodPhase.STARTING if pod.exit:
             return _named(pod.exit.reason, pod.exit.message, "started again")
+        case PodPhase.STOPPING if is_unreachable(pod, now):
+            return _named(Reason.NODE_UNREACHABLE, unreachable_message(pod, waits=has_volume))
         case PodPhase.STOPPING:
             return Obstacle(reason=None, message="being stopped")
         case PodPhase.READY:

@@ -10,6 +10,7 @@ from fedjob_operator.core.actions import Action, CreatePod, DeletePod, FetchInfo
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import Observed, PodPhase, PodRole, PodView
 from fedjob_operator.core.obstacles import Obstacle, obstacle
+from fedjob_operator.core.unreachable import unreachable_at
 
 Place = tuple[PodRole, int]
 """Where a pod belongs: its role and index; pods that follow one another in a place differ by their ordinal."""
@@ -54,7 +55,7 @@ def needs_evaluator(job: FederatedJob) -> bool:
 
 def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
     """Plan the pods of a job that is not finished."""
-    limits = _backoff_limits(job)
+    limits, owners = _backoff_limits(job), _volume_owners(job)
     newest, old = _newest(seen)
     old += [newest.pop(place) for place in sorted(newest.keys() - limits.keys())]  # nobody asks for them any more
     actions: list[Action] = _deletions(old)
@@ -73,11 +74,17 @@ def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
                 actions.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
             else:
                 wake.append(due)
+        elif pod.phase is PodPhase.STOPPING and (at := unreachable_at(pod)) is not None:
+            if at > now:
+                wake.append(at)
+            elif place not in owners:
+                actions.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
         elif pod.phase is PodPhase.READY:
             actions.extend(_introductions(pod, seen))
             ready.update([place] if _is_ready(pod, seen, job) else [])
     obstacles = {
-        place: obstacle(*place, newest.get(place), seen, lost=place in lost, now=now) for place in limits.keys() - ready
+        place: obstacle(*place, newest.get(place), seen, lost=place in lost, has_volume=place in owners, now=now)
+        for place in limits.keys() - ready
     }
     return PodPlan(
         actions=tuple(actions),
@@ -200,6 +207,13 @@ def _backoff_limits(job: FederatedJob) -> dict[Place, int | None]:
     if needs_evaluator(job):
         limits[PodRole.EVALUATOR, 0] = EVALUATOR_BACKOFF_LIMIT
     return limits
+
+
+def _volume_owners(job: FederatedJob) -> frozenset[Place]:
+    """Places that have a volume of their own: a successor waits until nobody else can write to it."""
+    groups = (entry for entry, group in _groups(job) if group.volume_claim_templates)
+    clients = ((PodRole.CLIENT, index) for entry in groups for index in range(entry.first, entry.first + entry.count))
+    return frozenset([(PodRole.AGGREGATOR, 0), *clients])
 
 
 def _introductions(pod: PodView, seen: Observed) -> list[Action]:

@@ -17,6 +17,7 @@ from fedjob_operator.core.pods import release_pods
 from fedjob_operator.core.quorum import missing_clients
 from fedjob_operator.core.readiness import without_pods
 from fedjob_operator.core.scene import Scene, Step, failed
+from fedjob_operator.core.unreachable import is_unreachable
 from fedjob_protocol.reasons import Reason
 
 MAX_RETRY: Final = timedelta(minutes=30)
@@ -86,7 +87,7 @@ def wait_to_retry(job: FederatedJob, startup: Startup, seen: Observed, now: date
     status = without_pods(job, job.status, seen, platform, reason=reason, message=message, now=now)
     if startup.retry_at is not None and now < startup.retry_at:
         return Step(status=status, actions=release_pods(seen, keep_aggregator=False), wake_at=startup.retry_at)
-    if seen.pods:
+    if any(not is_unreachable(pod, now) for pod in seen.pods):
         return Step(status=status, actions=release_pods(seen, keep_aggregator=False))
     return Step(status=begin_startup(status, attempt=startup.attempt + 1, now=now))
 

@@ -23,11 +23,12 @@ from fedjob_operator.core.pods import release_pods
 from fedjob_operator.core.readiness import without_pods
 from fedjob_operator.core.scene import Step
 from fedjob_operator.core.startup import begin_startup
+from fedjob_operator.core.unreachable import is_unreachable
 from fedjob_protocol.reasons import Reason
 
 
 def suspend(job: FederatedJob, seen: Observed, now: datetime, platform: Platform) -> Step:
-    """Release all pods; the job is suspended when they are gone."""
+    """Release all pods; the job is suspended when they are gone, or out of anybody's reach."""
     status = without_pods(job, job.status, seen, platform, reason=Reason.SUSPENDED, message="suspended", now=now)
     current = status.current_round
     status = status.model_copy(update={"current_round": abandoned(current) if current else None, "startup": None})
@@ -41,8 +42,9 @@ def suspend(job: FederatedJob, seen: Observed, now: datetime, platform: Platform
             now=now,
         )
     # A pod that turns up late, when the job is suspended already, is removed without a word.
-    if seen.pods and not status.holds(ConditionType.SUSPENDED):
-        message = f"{len(seen.pods)} pods are being released"
+    left = [pod for pod in seen.pods if not is_unreachable(pod, now)]
+    if left and not status.holds(ConditionType.SUSPENDED):
+        message = f"{len(left)} pods are being released"
         status = set_condition(
             status, ConditionType.SUSPENDED, holds=False, reason=Reason.SUSPENDING, message=message, now=now
         )

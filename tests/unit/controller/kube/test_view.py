@@ -315,3 +315,53 @@ def test_no_end_of_a_container_breaks_it(value, key):
     seen = view(document)
     assert seen.phase is PodPhase.EXITED
     assert seen.exit is not None
+
+
+# Nodes that are lost
+
+
+def lost_node(**more):
+    """What the node controller makes of a pod that was ready: its kubelet's word of the containers stays."""
+    document = ready(**more)
+    for item in document["status"]["conditions"]:
+        if item["type"] == "Ready":
+            item["status"] = "False"
+        if item["type"] == "ContainersReady":
+            item["status"] = "True"
+    return document
+
+
+def ending(document):
+    document["metadata"] |= {"deletionTimestamp": "2026-01-01T00:02:05Z", "deletionGracePeriodSeconds": 5}
+    return document
+
+
+def test_a_pod_whose_node_is_lost_says_so():
+    seen = view(lost_node())
+    assert seen.phase is PodPhase.STARTING
+    assert seen.waiting == Waiting(reason=Reason.NODE_UNREACHABLE, message="node node-1 does not report")
+
+
+def test_a_pod_with_readiness_gates_may_not_be_ready_although_its_node_reports():
+    assert view(lost_node(spec={"readinessGates": [{"conditionType": "example.com/ok"}]})).waiting is None
+
+
+def test_a_probe_that_fails_is_no_lost_node():
+    document = ready()
+    for item in document["status"]["conditions"]:
+        item["status"] = "False" if item["type"] in ("Ready", "ContainersReady") else item["status"]
+    assert view(document).waiting is None
+
+
+def test_a_pod_of_a_lost_node_that_was_asked_to_end_should_have_ended_with_its_grace_period():
+    seen = view(ending(lost_node()))
+    assert (seen.phase, seen.silent_since) == (PodPhase.STOPPING, at("2026-01-01T00:02:05Z"))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [ending(ready()), ending(terminated(0, phase="Running")), ending(terminated(1)), ending(pod()), lost_node()],
+    ids=["reported ready", "reported ended", "over", "without a node", "not asked to end"],
+)
+def test_others_are_not_silent(document):
+    assert view(document).silent_since is None

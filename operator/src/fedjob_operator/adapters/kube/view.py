@@ -68,7 +68,8 @@ def view(pod: Document) -> PodView | None:
         since=_since(pod, status, main, phase),
         url=_url(status, role) if ready else None,
         exit=end,
-        waiting=_waiting(status) if phase is PodPhase.STARTING and end is None else None,
+        waiting=_waiting(pod, status, main) if phase is PodPhase.STARTING and end is None else None,
+        silent_since=_silent_since(pod, status, main) if phase is PodPhase.STOPPING else None,
         gpus_held=_gpus(pod) if phase is not PodPhase.EXITED and mapping(pod.get("spec")).get("nodeName") else 0,
     )
 
@@ -164,8 +165,31 @@ def _exit(pod: Document, main: Document, terminated: Document) -> Exit:
     return exit_of(terminated, container="", memory=str(memory or ""))
 
 
-def _waiting(status: Document) -> Waiting | None:
+def _silent_since(pod: Document, status: Document, main: Document) -> datetime | None:
+    """When a pod that was asked to end should have ended, if its kubelet does not report it ready, nor its end.
+
+    A kubelet that is alive reports the end of the container before it removes the pod.
+    """
+    if status.get("phase") in ("Failed", "Succeeded") or mapping(main.get("state")).get("terminated"):
+        return None
+    is_bound = bool(mapping(pod.get("spec")).get("nodeName"))
+    is_ready = _condition(status, "Ready").get("status") == "True"
+    return time(meta(pod).get("deletionTimestamp")) if is_bound and not is_ready else None
+
+
+def _lost_node(pod: Document, status: Document, main: Document) -> bool:
+    """Whether the node controller says that a pod is not ready, which its kubelet would say of the containers, too."""
+    if mapping(pod.get("spec")).get("readinessGates") or not mapping(main.get("state")).get("running"):
+        return False
+    ready = (_condition(status, kind).get("status") for kind in ("Ready", "ContainersReady"))
+    return text(status.get("reason")) == "NodeLost" or tuple(ready) == ("False", "True")
+
+
+def _waiting(pod: Document, status: Document, main: Document) -> Waiting | None:
     """What holds up a pod that is not ready."""
+    if _lost_node(pod, status, main):
+        node = printable(text(mapping(pod.get("spec")).get("nodeName")), 253)
+        return Waiting(reason=Reason.NODE_UNREACHABLE, message=f"node {node} does not report")
     scheduled = _condition(status, "PodScheduled")
     if scheduled.get("status") == "False":
         return _unscheduled(printable(text(scheduled.get("message")) or text(scheduled.get("reason"))))

@@ -1,0 +1,91 @@
+"""Too few clients: the job says who is missing and why, waits, and goes on by itself when they are back."""
+
+import pytest
+
+from tests.support.cluster.cluster import eventually
+from tests.support.cluster.jobs import a_steered_job
+from tests.support.cluster.steered import hold_file
+
+CLAIMS = [
+    {
+        "metadata": {"name": "records"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }
+]
+
+
+@pytest.fixture
+def calm(tmp_path):
+    """A folder in which nothing is held back."""
+    path = tmp_path / "calm"
+    path.mkdir()
+    return path
+
+
+def holding(folder, *rounds):
+    for number in rounds:
+        hold_file(folder, number).touch()
+
+
+def release(folder, *rounds):
+    for number in rounds:
+        hold_file(folder, number).unlink()
+
+
+def ask_to_end(cluster, namespace, pod):
+    """Delete a pod as the taint manager, or a person, does."""
+    cluster.api.delete("pods", namespace, pod, gracePeriodSeconds=1)
+
+
+def test_a_client_on_a_lost_node_is_replaced_although_its_pod_never_leaves(cluster, home, folder, calm):
+    holding(folder, 2)
+    cluster.submit(home, a_steered_job("calm", calm))
+    cluster.submit(home, a_steered_job("j", folder))
+    cluster.until_committed(home, "j", 1)
+
+    cluster.lose_node_of((home, "j-client-0-0"))
+    cluster.until_reason(home, "j", "NodeUnreachable")
+    ask_to_end(cluster, home, "j-client-0-0")
+
+    eventually(lambda: "j-client-0-1" in cluster.pod_names(home, "j"), "the client's successor")
+    release(folder, 2)
+    status = cluster.until_phase(home, "j", "Complete")
+    assert status["model"]["digest"] == cluster.until_phase(home, "calm", "Complete")["model"]["digest"]
+
+
+def test_a_client_with_a_volume_of_its_own_waits_for_the_lost_node(cluster, home, folder):
+    holding(folder, 2)
+    cluster.submit(home, a_steered_job("j", folder, group={"volumeClaimTemplates": CLAIMS}))
+    cluster.until_committed(home, "j", 1)
+
+    cluster.lose_node_of((home, "j-client-0-0"))
+    ask_to_end(cluster, home, "j-client-0-0")
+
+    def says_so():
+        return "must not have two writers" in cluster.condition(home, "j", "ClientsReady").get("message", "")
+
+    eventually(says_so, "that the volume is waited for")
+    assert "j-client-0-1" not in cluster.pod_names(home, "j")
+    cluster.collect((home, "j-client-0-0"))
+    release(folder, 2)
+    cluster.until_phase(home, "j", "Complete")
+
+
+def test_the_aggregator_waits_for_its_volume_on_a_lost_node(cluster, home, folder):
+    holding(folder, 2)
+    cluster.submit(home, a_steered_job("j", folder))
+    cluster.until_committed(home, "j", 1)
+
+    cluster.lose_node_of((home, "j-aggregator-0-0"))
+    cluster.until_reason(home, "j", "NodeUnreachable")
+    ask_to_end(cluster, home, "j-aggregator-0-0")
+
+    def says_so():
+        status = cluster.status(home, "j")
+        return status["reason"] == "NodeUnreachable" and "must not have two writers" in status["message"]
+
+    eventually(says_so, "that the volume is waited for")
+    assert cluster.pod_names(home, "j", "aggregator") == ["j-aggregator-0-0"]
+    cluster.collect((home, "j-aggregator-0-0"))
+    release(folder, 2)
+    assert [entry["number"] for entry in cluster.until_phase(home, "j", "Complete")["recentRounds"]] == [0, 1, 2, 3]
