@@ -12,6 +12,7 @@ from fedjob_operator.core.actions import (
     CheckPods,
     Evaluate,
     FetchInfo,
+    ListReplaced,
     OpenRound,
     ReadState,
     RecordEvaluation,
@@ -20,6 +21,7 @@ from fedjob_operator.core.actions import (
     WatchRound,
 )
 from fedjob_operator.core.observed import Failure, Observed, PodCheck, PodRole, PodView, TaskAck
+from fedjob_protocol.clients import ReplacedClient, ReplacedClients
 from fedjob_protocol.errors import Word
 from fedjob_protocol.messages import (
     AggregatorState,
@@ -31,7 +33,7 @@ from fedjob_protocol.messages import (
     TaskView,
 )
 
-Answer = AggregatorState | ClientInfo | EvaluationView | PodCheck | RoundView | TaskView | None
+Answer = AggregatorState | ClientInfo | EvaluationView | PodCheck | ReplacedClients | RoundView | TaskView | None
 """What performing an action gave; ``None`` for pods."""
 
 _ON_ROUNDS = (OpenRound, WatchRound, ReportFailure, RecordEvaluation)
@@ -86,6 +88,8 @@ class Observations:
                 self._seen = replace(self._seen, pod_check=answer)
             case ReadState(), AggregatorState() if action.incarnation == self._aggregator:
                 self._seen = replace(self._seen, state=answer, round=answer.current)
+            case ListReplaced(), ReplacedClients():
+                self._learn_replaced(answer.clients)
             case FetchInfo(), ClientInfo():
                 self._seen = replace(self._seen, infos={**self._seen.infos, action.incarnation: answer})
             case ((OpenRound() | WatchRound() | ReportFailure() | RecordEvaluation()), RoundView()):
@@ -111,9 +115,15 @@ class Observations:
             left = {other: failure for other, failure in self._seen.failures.items() if other != key}
             self._seen = replace(self._seen, failures=left)
 
+    def _learn_replaced(self, clients: list[ReplacedClient]) -> None:
+        asked = {entry.client: entry.generation for entry in clients}
+        if asked.items() - self._seen.replaced.items():
+            self._seen = replace(self._seen, replaced={**self._seen.replaced, **asked})
+
     def _learn_round(self, incarnation: str, view: RoundView) -> None:
         if incarnation != self._aggregator:
             return
+        self._learn_replaced(view.replaced)
         state = self._seen.state
         if state is not None and state.boot_id != view.boot_id:
             # Restarted in place, unnoticed by whoever watches pods: read its state again.

@@ -12,7 +12,16 @@ from typing import assert_never
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.core.acceptance import as_accepted
-from fedjob_operator.core.actions import Action, Call, CheckPods, CreatePod, DeleteJob, DeletePod, StartTask
+from fedjob_operator.core.actions import (
+    Action,
+    Call,
+    CheckPods,
+    CreatePod,
+    DeleteJob,
+    DeletePod,
+    ListReplaced,
+    StartTask,
+)
 from fedjob_operator.core.observed import PodCheck
 from fedjob_operator.core.platform import LOCAL, Platform
 from fedjob_operator.observations import Answer, Observations
@@ -27,6 +36,8 @@ MAX_POD_DELAY_SECONDS = 30.0
 """Longest back-off of what concerns pods: the API server has others to answer, and a quota is not mended in seconds."""
 RECHECK_SECONDS = 30.0
 """How long after pods were found wanting they are not checked again."""
+ASK_SECONDS = 5.0
+"""Least time between two questions whom somebody wants replaced."""
 SEEN_SECONDS = 1.0
 """How long after a pod was created or deleted the same is not done again."""
 
@@ -133,6 +144,8 @@ class Performer:
         match action:
             case CheckPods() if isinstance(answer, PodCheck) and answer.problem is not None:
                 self._hold(action.key, RECHECK_SECONDS)
+            case ListReplaced():
+                self._hold(action.key, ASK_SECONDS)
             case CreatePod() | DeletePod() | DeleteJob():
                 # Until the pod is seen, or seen to be gone.
                 self._hold(action.key, SEEN_SECONDS)

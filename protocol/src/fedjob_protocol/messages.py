@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from fedjob_protocol.clients import ReplacedClient
 from fedjob_protocol.round import RoundState
 from fedjob_protocol.wire import (
     Answer,
@@ -220,6 +221,8 @@ class RoundView(Answer):
     storage: StorageProblem | None = None
     record: RoundRecord | None = None
     """Once committed."""
+    replaced: list[ReplacedClient] = Field(default_factory=list)
+    """Clients that somebody had replaced, by index; an aggregator of an older release lists none."""
 
 
 class FailureReport(Message):

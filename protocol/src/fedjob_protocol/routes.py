@@ -36,6 +36,7 @@ EVALUATION_PATH: Final = "/v1/rounds/{round_number}/evaluation"
 MODEL_PATH: Final = "/v1/models/{which}"
 STATE_PATH: Final = "/v1/state"
 CLIENTS_PATH: Final = "/v1/clients"
+CLIENT_PATH: Final = "/v1/clients/{client}"
 
 TRAIN_PATH: Final = "/v1/rounds/{round_number}/train"
 INIT_PATH: Final = "/v1/init"
@@ -68,6 +69,11 @@ def failure_path(round_number: int, client: int) -> str:
 def evaluation_path(round_number: int) -> str:
     """Path that a round's evaluation is posted to."""
     return EVALUATION_PATH.format(round_number=round_number)
+
+
+def client_path(client: int) -> str:
+    """Path of one client on the aggregator."""
+    return CLIENT_PATH.format(client=client)
 
 
 def train_path(round_number: int) -> str:

@@ -8,6 +8,7 @@ from fedjob_operator.core.actions import (
     Call,
     Evaluate,
     FetchInfo,
+    ListReplaced,
     OpenRound,
     ReadState,
     RecordEvaluation,
@@ -16,6 +17,7 @@ from fedjob_operator.core.actions import (
     WatchRound,
 )
 from fedjob_operator.observations import Answer
+from fedjob_protocol.clients import ReplacedClients
 from tests.support.world.network import Network, Reply
 
 
@@ -33,6 +35,8 @@ def send(
         match action:
             case ReadState():
                 program.read_state(reply)
+            case ListReplaced():
+                reply(ReplacedClients(clients=[]))
             case FetchInfo():
                 program.read_info(reply)
             case OpenRound():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
-from fedjob_operator.core.actions import Action, CheckPods, CreatePod, DeletePod
+from fedjob_operator.core.actions import Action, CheckPods, CreatePod, DeletePod, ListReplaced
 from fedjob_operator.core.conditions import is_finished
 from fedjob_operator.core.decide import Decision, decide
 from fedjob_operator.core.observed import Observed, PodCheck
@@ -16,7 +16,7 @@ from fedjob_operator.core.platform import LOCAL, Platform
 from fedjob_operator.core.progress import is_progress_only
 from fedjob_operator.core.startup import claimed
 from fedjob_operator.observations import Answer, Observations
-from fedjob_operator.performer import FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, SEEN_SECONDS
+from fedjob_operator.performer import ASK_SECONDS, FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, SEEN_SECONDS
 from fedjob_operator.ports import StatusConflictError
 from fedjob_operator.reconcile import RESYNC_SECONDS, STAND_DOWN_SECONDS
 from tests.support.world.calls import send
@@ -227,6 +227,8 @@ class Driver:
             self._running.discard(action.key)
             self._failures.pop(action.key, None)
             self._observations.learn(action, answer)
+            if isinstance(action, ListReplaced):
+                self._hold(action.key, ASK_SECONDS)
             self.wake()
 
     def _fail(self, asked: Observations, action: Action, word: str | None, message: str) -> None:

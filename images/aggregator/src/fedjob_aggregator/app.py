@@ -20,6 +20,8 @@ from fedjob_aggregator.direct import DirectRoutes
 from fedjob_aggregator.disk import Disk
 from fedjob_aggregator.openapi import document
 from fedjob_aggregator.recorder import SILENT, Recorder
+from fedjob_aggregator.replacements import Replacements
+from fedjob_aggregator.routes_clients import CLIENT_MESSAGES, clients_routes
 from fedjob_aggregator.routes_simple import SIMPLE_MESSAGES, simple_routes
 from fedjob_aggregator.routes_v1 import V1_MESSAGES, v1_routes
 from fedjob_aggregator.service import Service
@@ -61,7 +63,14 @@ def create_service(
     area = StagingArea(store.staging_folder, settings.staging_bytes)
     desk = UploadDesk(area, kernels, most=settings.most_uploads, idle_seconds=settings.idle_seconds)
     return Service(
-        store, writer, desk, boot_id=boot_id, job_uid=settings.job_uid, wall_clock=wall_clock, recorder=recorder
+        store,
+        writer,
+        desk,
+        boot_id=boot_id,
+        job_uid=settings.job_uid,
+        wall_clock=wall_clock,
+        replacements=Replacements(settings.folder, disk),
+        recorder=recorder,
     )
 
 
@@ -81,10 +90,10 @@ def create_app(settings: Settings, service: Service) -> FastAPI:
         redoc_url=None,
         exception_handlers={Refusal: _refused, HTTPException: _no_route},
     )
-    v1, simple = v1_routes(service), simple_routes(service)
-    app.include_router(v1)
-    app.include_router(simple)
-    app.front = Gate(DirectRoutes([*v1.routes, *simple.routes], app.serve), token)
+    routers = v1_routes(service), clients_routes(service.replacements), simple_routes(service)
+    for router in routers:
+        app.include_router(router)
+    app.front = Gate(DirectRoutes([route for router in routers for route in router.routes], app.serve), token)
     return app
 
 
@@ -105,7 +114,7 @@ class Application(FastAPI):
     @override
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = document(self, [*V1_MESSAGES, *SIMPLE_MESSAGES, Problem])
+            self.openapi_schema = document(self, [*V1_MESSAGES, *CLIENT_MESSAGES, *SIMPLE_MESSAGES, Problem])
         return self.openapi_schema
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from fedjob_aggregator.checkpoints import CheckpointStore
 from fedjob_aggregator.events import State
+from fedjob_aggregator.replacements import Replacements
 from fedjob_aggregator.views import committed_view, current_view, overview
 from fedjob_protocol.errors import Refusal, Word
 from fedjob_protocol.messages import AggregatorState, RoundView
@@ -22,10 +23,12 @@ class Reading:
     Args:
         store: The folder, open.
         state: What is known at first.
+        replacements: Clients that somebody had replaced.
     """
 
-    def __init__(self, store: CheckpointStore, state: State) -> None:
+    def __init__(self, store: CheckpointStore, state: State, replacements: Replacements) -> None:
         self.store = store
+        self.replacements = replacements
         self._state = state
         self._changed = asyncio.Event()
         self._stopping = False
@@ -41,6 +44,10 @@ class Reading:
         Raises:
             Refusal: ``not-found``.
         """
+        view, replaced = self._view(round_number), self.replacements.listed().clients
+        return view.model_copy(update={"replaced": replaced}) if replaced else view
+
+    def _view(self, round_number: int) -> RoundView:
         state, last = self._state, self._state.last
         if state.current is not None and state.current.round == round_number:
             return current_view(state, state.current, time.monotonic())

@@ -39,6 +39,7 @@ from fedjob_aggregator.events import (
 from fedjob_aggregator.machine import step
 from fedjob_aggregator.reading import Reading
 from fedjob_aggregator.recorder import SILENT, Recorder
+from fedjob_aggregator.replacements import Replacements
 from fedjob_aggregator.uploads import Incoming, RequestBody, UploadDesk, UploadRequest
 from fedjob_aggregator.views import restored
 from fedjob_aggregator.writer import VerifiedUpload, Writer
@@ -75,6 +76,7 @@ class Service(Reading):
         boot_id: Identity of this run of the program.
         job_uid: Whose aggregator this is; ``None``: of the job whose round is opened first.
         wall_clock: The time of day, for the records.
+        replacements: Clients that somebody had replaced.
         recorder: Who counts.
     """
 
@@ -87,6 +89,7 @@ class Service(Reading):
         boot_id: str,
         job_uid: str | None,
         wall_clock: Callable[[], datetime],
+        replacements: Replacements,
         recorder: Recorder = SILENT,
     ) -> None:
         self._writer = writer
@@ -101,7 +104,7 @@ class Service(Reading):
             record=record,
             is_closed=record is not None and record.round == store.log.last_round,
         )
-        super().__init__(store, state)
+        super().__init__(store, state, replacements)
         recorder.restored(state.committed)
         self._operator = asyncio.Lock()
         self._verified: dict[tuple[int, int, int], _Verified] = {}

@@ -16,6 +16,7 @@ from fedjob_operator.core.actions import (
     DeletePod,
     Evaluate,
     FetchInfo,
+    ListReplaced,
     OpenRound,
     ReadState,
     RecordEvaluation,
@@ -26,6 +27,7 @@ from fedjob_operator.core.actions import (
 from fedjob_operator.observations import Answer
 from fedjob_operator.ports import CallError
 from fedjob_protocol import PROTOCOL_VERSION, routes
+from fedjob_protocol.clients import ReplacedClients
 from fedjob_protocol.errors import Problem, Refusal, Word
 from fedjob_protocol.messages import AggregatorState, ClientInfo, EvaluationView, InitTask, RoundView, TaskView
 from fedjob_protocol.version import OLDEST_SUPPORTED, check_protocol
@@ -77,6 +79,8 @@ class HttpPrograms:
         match action:
             case ReadState():
                 return await self._call(AggregatorState, "GET", action.url + routes.STATE_PATH)
+            case ListReplaced():
+                return await self._call(ReplacedClients, "GET", action.url + routes.CLIENTS_PATH)
             case FetchInfo():
                 return await self._call(ClientInfo, "GET", action.url + routes.INFO_PATH)
             case OpenRound():

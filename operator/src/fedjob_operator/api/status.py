@@ -110,6 +110,17 @@ class RecentRound(StatusModel):
     """Why the model has no metrics, or fewer than expected."""
 
 
+class ReplacedClient(StatusModel):
+    """A client that somebody had replaced by `DELETE /v1/clients/{client}`."""
+
+    index: Index
+    """Index of the client."""
+    generation: Counter
+    """How often it was replaced."""
+    first_ordinal: Counter
+    """Ordinal, the last number of its name, of the first pod that counts; earlier ones are gone for good."""
+
+
 class Clients(StatusModel):
     """The clients in numbers."""
 
@@ -124,6 +135,8 @@ class Clients(StatusModel):
     late_indices: tuple[Index, ...] = Field(default=(), max_length=MAX_CLIENTS)
     """With lateJoiners Refuse: indices of the clients that were not ready at the start, ascending; they have no pods
     and are not selected."""
+    replaced: tuple[ReplacedClient, ...] = Field(default=(), max_length=MAX_CLIENTS)
+    """Clients that somebody had replaced, by index."""
 
 
 class LayoutEntry(StatusModel):

@@ -100,6 +100,16 @@ class ReadState(Call):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListReplaced(Call):
+    """Read from the aggregator which clients somebody wants replaced."""
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"replaced/{self.incarnation}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRound(Call):
     """Open a round, or hand an open one the current term."""
 
@@ -186,6 +196,7 @@ Action = (
     | DeleteJob
     | FetchInfo
     | ReadState
+    | ListReplaced
     | OpenRound
     | WatchRound
     | StartTask

@@ -22,6 +22,7 @@ from fedjob_operator.core.platform import LOCAL, Platform
 from fedjob_operator.core.pods import plan_pods, release_pods, wanted_clients
 from fedjob_operator.core.quorum import DEFINITIVE, may_start, missing_clients
 from fedjob_operator.core.readiness import observe
+from fedjob_operator.core.replacement import listening, with_replacements
 from fedjob_operator.core.rounds import drive, intend
 from fedjob_operator.core.scene import Scene, Step, failed
 from fedjob_operator.core.startup import wait_to_retry, watch_startup
@@ -108,6 +109,8 @@ def _unfinished(job: FederatedJob, seen: Observed, now: datetime, platform: Plat
 
 def _train(job: FederatedJob, seen: Observed, now: datetime, platform: Platform) -> Step:
     """Make the pods that are wanted, and bring the rounds on as far as what was seen allows."""
+    if (noted := with_replacements(job, seen)) is not job.status:
+        return Step(status=noted)
     pods = plan_pods(job, seen, now)
     scene = Scene(job=job, seen=seen, pods=pods, now=now, platform=platform)
     step = _advance(scene)
@@ -118,7 +121,7 @@ def _train(job: FederatedJob, seen: Observed, now: datetime, platform: Platform)
         return Step(status=status)
     if status.startup and status.startup.retry_at:
         return Step(status=status, wake_at=step.wake_at)
-    step = Step(status=status, actions=(*pods.actions, *step.actions), wake_at=step.wake_at)
+    step = listening(scene, Step(status=status, actions=(*pods.actions, *step.actions), wake_at=step.wake_at))
     return step.waking(pods.wake_at).waking(_active_until(job, status))
 
 

@@ -121,5 +121,7 @@ class Observed:
     """The newest answer of the evaluator."""
     pod_check: PodCheck | None = None
     """The newest answer to `CheckPods`."""
+    replaced: Mapping[int, int] = field(default_factory=dict)
+    """By client index: how often somebody wants it to have been replaced."""
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """By `Action.key` of calls whose last try failed."""

@@ -54,7 +54,15 @@ class Obstacle:
 
 
 def obstacle(
-    role: PodRole, index: int, pod: PodView | None, seen: Observed, *, lost: bool, has_volume: bool, now: datetime
+    role: PodRole,
+    index: int,
+    pod: PodView | None,
+    seen: Observed,
+    *,
+    first: int = 0,
+    lost: bool,
+    has_volume: bool,
+    now: datetime,
 ) -> Obstacle:
     """Say why a place has no pod that is ready.
 
@@ -63,11 +71,12 @@ def obstacle(
         index: The place's index.
         pod: Its newest pod.
         seen: Everything seen.
+        first: The first ordinal of its pods that counts.
         lost: Whether it gets no further pod.
         has_volume: Whether it has a volume of its own, that no other pod may write to.
         now: The time.
     """
-    ordinal = 0 if pod is None else pod.ordinal + 1
+    ordinal = first if pod is None else pod.ordinal + 1
     refused = seen.failures.get(CreatePod(role=role, index=index, ordinal=ordinal).key)
     if refused and (pod is None or pod.phase is PodPhase.EXITED):
         return _named(reason_of(refused), refused.message)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from fedjob_operator.api.v1alpha1 import ClientGroup, Device, EvaluationMode, FederatedJob, LayoutEntry
 from fedjob_operator.core.actions import Action, CreatePod, DeletePod, FetchInfo, ReadState
@@ -56,19 +57,23 @@ def needs_evaluator(job: FederatedJob) -> bool:
 def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
     """Plan the pods of a job that is not finished."""
     limits, owners = _backoff_limits(job), _volume_owners(job)
-    newest, old = _newest(seen)
+    firsts = {(PodRole.CLIENT, entry.index): entry.first_ordinal for entry in job.status.clients.replaced}
+    newest, old = _newest(seen, firsts)
+    retired = {(pod.role, pod.index): pod for pod in old}
     old += [newest.pop(place) for place in sorted(newest.keys() - limits.keys())]  # nobody asks for them any more
     actions: list[Action] = _deletions(old)
     wake: list[datetime] = []
     lost: set[Place] = set()
     ready: set[Place] = set()
     for place, limit in limits.items():
-        pod = newest.get(place)
-        if pod is None:
-            actions.append(CreatePod(role=place[0], index=place[1], ordinal=0))
+        pod, first = newest.get(place), firsts.get(place, 0)
+        if pod is None and place in owners and place in retired:
+            newest[place] = retired[place]  # its volume is not free yet
+        elif pod is None:
+            actions.append(CreatePod(role=place[0], index=place[1], ordinal=first))
         elif pod.phase is PodPhase.EXITED:
-            due = after(pod.since, replacement_delay(pod.ordinal))
-            if limit is not None and pod.ordinal >= limit:
+            due = after(pod.since, replacement_delay(pod.ordinal - first))
+            if limit is not None and pod.ordinal - first >= limit:
                 lost.add(place)
             elif due <= now:
                 actions.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
@@ -83,7 +88,15 @@ def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
             actions.extend(_introductions(pod, seen))
             ready.update([place] if _is_ready(pod, seen, job) else [])
     obstacles = {
-        place: obstacle(*place, newest.get(place), seen, lost=place in lost, has_volume=place in owners, now=now)
+        place: obstacle(
+            *place,
+            newest.get(place),
+            seen,
+            first=firsts.get(place, 0),
+            lost=place in lost,
+            has_volume=place in owners,
+            now=now,
+        )
         for place in limits.keys() - ready
     }
     return PodPlan(
@@ -183,8 +196,15 @@ def client_group(job: FederatedJob, index: int) -> ClientGroup:
     raise LookupError(f"the spec has no client group {name}, which client {index} belongs to")
 
 
-def _newest(seen: Observed) -> tuple[dict[Place, PodView], list[PodView]]:
-    """Split into the newest pod of each place, and pods whose successor exists."""
+def _newest(
+    seen: Observed, firsts: Mapping[Place, int] = MappingProxyType({})
+) -> tuple[dict[Place, PodView], list[PodView]]:
+    """Split into the newest pod of each place, and pods that are done with.
+
+    Args:
+        seen: Everything seen.
+        firsts: Where not 0: the first ordinal that counts.
+    """
     places: defaultdict[Place, list[PodView]] = defaultdict(list)
     for pod in seen.pods:
         places[pod.role, pod.index].append(pod)
@@ -192,8 +212,11 @@ def _newest(seen: Observed) -> tuple[dict[Place, PodView], list[PodView]]:
     old: list[PodView] = []
     for place, pods in places.items():
         *before, last = sorted(pods, key=lambda pod: pod.ordinal)
-        newest[place] = last
         old.extend(before)
+        if last.ordinal < firsts.get(place, 0):
+            old.append(last)
+        else:
+            newest[place] = last
     return newest, old
 
 

@@ -31,6 +31,7 @@ def observe(scene: Scene, status: FederatedJobStatus) -> FederatedJobStatus:
         lost=len(pods.lost),
         lost_indices=tuple(sorted(pods.lost)),
         late_indices=status.clients.late_indices,
+        replaced=status.clients.replaced,
     )
     update = {
         "clients": clients,
@@ -59,7 +60,9 @@ def without_pods(
     now: datetime,
 ) -> FederatedJobStatus:
     """Return the status of a job whose pods are all released, for a reason."""
-    clients = Clients(desired=len(declared_clients(job)), late_indices=status.clients.late_indices)
+    clients = Clients(
+        desired=len(declared_clients(job)), late_indices=status.clients.late_indices, replaced=status.clients.replaced
+    )
     update = {"clients": clients, "gpus": count_gpus(job, seen, platform), "aggregator": None}
     status = status.model_copy(update=update)
     for kind in (ConditionType.CLIENTS_READY, ConditionType.AGGREGATOR_READY):

@@ -5,7 +5,9 @@ lifeline: when this process ends, however it ends, the pipe closes and the child
 """
 
 import asyncio
+import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -33,6 +35,8 @@ from fedjob_protocol.reasons import Reason
 
 log = logging.getLogger(__name__)
 
+ACCESS_FILE = "aggregator.json"
+"""In the folder of run-time files: URL and token of the aggregator."""
 STOP_SECONDS = 3.0
 """How long a process may take to end after SIGTERM before it is killed."""
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -198,7 +202,17 @@ class LocalPods:
             with self._log(place[0], place[1]).open("ab") as file:
                 file.write(line)
             return
+        if place[0] is PodRole.AGGREGATOR:
+            self._tell_access(announcement.url)
         self._settle(place, phase=PodPhase.READY, url=announcement.url)
+
+    def _tell_access(self, url: str) -> None:
+        """Leave for whoever owns the folder, and for nobody else, how the aggregator is called."""
+        path = self._settings.folder / "run" / ACCESS_FILE
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"url": url, "token": self._settings.token}, file)
 
     def _log(self, role: PodRole, index: int) -> Path:
         return self._settings.folder / "logs" / f"{_title(role, index)}.log"
