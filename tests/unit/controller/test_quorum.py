@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedjob_operator.api.v1alpha1 import ConditionType, Phase
+from fedjob_operator.api.v1alpha1 import ConditionType, Phase, RoundState
 from fedjob_operator.core.actions import OpenRound
 from fedjob_operator.core.quorum import definitive_reason, retry_delay
 from fedjob_operator.core.selection import select
@@ -68,6 +68,46 @@ def test_a_wait_ends_no_earlier_than_enough_clients_are_back():
     assert decision.wake_at is None
     back, _ = settled(still, abandoned(attempt=3), now=at(1001))
     assert back.status.current_round.attempt == 4
+
+
+def test_a_wait_says_who_is_missing_now():
+    few = seen().aggregator(committed=0).ready(1).starting(0, 2, 4)
+    few = few.waiting(3, Reason.IMAGE_PULL_FAILED, "no such image")
+    few = few.round(1, AggregatorRound.ABANDONED, attempt=3, reported=[1], failed=[LATE])
+    waiting, _ = settled(in_round(failed_attempts=2), few, now=at(100))
+    progress = waiting.status.condition(ConditionType.PROGRESSING)
+    assert "1 of 2 needed clients are ready; client 3: ImagePullFailed: no such image" in progress.message
+    back, _ = settled(waiting, abandoned(attempt=3), now=at(104))
+    assert "needed clients" not in back.status.condition(ConditionType.PROGRESSING).message
+
+
+def test_a_wait_ends_no_earlier_than_min_clients_are_back():
+    """Below minClients training waits; fewer reports than that may be enough for a round."""
+    few = seen().aggregator(committed=0).ready(1, 2, 3).starting(0, 4)
+    few = few.round(1, AggregatorRound.ABANDONED, attempt=3, reported=[1], failed=[LATE])
+    job = in_round(failed_attempts=2).having(minClients=4)
+    still, _ = settled(job, few, now=at(100))
+    still, _ = settled(still, few, now=at(1000))
+    assert (still.status.current_round.attempt, still.status.phase) == (3, Phase.WAITING_FOR_CLIENTS)
+    back, _ = settled(still, few.ready(0), now=at(1001))
+    assert back.status.current_round.attempt == 4
+
+
+def test_a_round_whose_participants_are_away_waits_for_clients_below_min_clients():
+    job = a_job().clients(3).committed(0).in_round(1, 0, 1, 2, state=RoundState.PROVISIONING)
+    away = seen().aggregator(committed=0).ready(0).starting(1, 2)
+    waiting, _ = settled(job, away)
+    assert (waiting.status.phase, waiting.status.reason) == (Phase.WAITING_FOR_CLIENTS, Reason.WAITING_FOR_CLIENTS)
+    assert "1 of 3 needed clients are ready; client 1: starting; client 2: starting" in waiting.status.message
+    back, decision = settled(waiting, seen().aggregator(committed=0).ready(0, 1, 2))
+    assert back.status.phase is Phase.RUNNING
+    assert only(decision, OpenRound).round == 1
+
+
+def test_a_round_whose_participants_are_away_is_provisioning_with_min_clients_there():
+    job = a_job().clients(3).having(minClients=2).committed(0).in_round(1, 0, 1, 2, state=RoundState.PROVISIONING)
+    there = seen().aggregator(committed=0).ready(0, 1).starting(2)
+    assert settled(job, there)[0].status.reason == Reason.PROVISIONING
 
 
 def test_where_the_job_says_so_it_fails_instead():

@@ -31,13 +31,20 @@ from fedjob_protocol.round import RoundState as AggregatorRound
 def intend(scene: Scene, status: FederatedJobStatus) -> Step:
     """Write the intent of the next round into the status, if enough clients are there."""
     number = status.rounds.committed + 1
-    needed = min_clients(scene.spec)
-    if len(scene.pods.ready) < (1 if number == 0 else needed):
-        message = (
-            f"{len(scene.pods.ready)} of {needed} needed clients are ready; {missing_clients(scene.job, scene.pods)}"
-        )
+    if len(scene.pods.ready) < _enough(scene, number):
+        message = _who_is_missing(scene)
         return Step(status=progressing(scene, status, holds=False, reason=Reason.WAITING_FOR_CLIENTS, message=message))
     return Step(status=_intent(scene, status, number=number, attempt=1, redraw=0))
+
+
+def _enough(scene: Scene, number: int) -> int:
+    """How many clients have to be ready for a round; one makes the initial model."""
+    return 1 if number == 0 else min_clients(scene.spec)
+
+
+def _who_is_missing(scene: Scene) -> str:
+    needed = min_clients(scene.spec)
+    return f"{len(scene.pods.ready)} of {needed} needed clients are ready; {missing_clients(scene.job, scene.pods)}"
 
 
 def drive(scene: Scene, current: CurrentRound, aggregator: PodView, state: AggregatorState) -> Step:
@@ -149,6 +156,9 @@ def _provisioning(scene: Scene, current: CurrentRound, absent: list[int]) -> Fed
         ((index, item) for index, item in zip(absent, found, strict=True) if item and item.is_specific), None
     )
     message = _progress_message(current)
+    if len(scene.pods.ready) < _enough(scene, current.number):
+        message = f"{message} waits: {_who_is_missing(scene)}"
+        return progressing(scene, status, holds=False, reason=Reason.WAITING_FOR_CLIENTS, message=message)
     if blocked is None or blocked[1].reason is None:
         return progressing(scene, status, holds=True, reason=Reason.PROVISIONING, message=message)
     message = f"{message} waits for client {blocked[0]}: {blocked[1].message}"
@@ -282,12 +292,15 @@ def _redraw(scene: Scene, current: CurrentRound, count: int) -> Step:
 
 
 def _wait_for_quorum(scene: Scene, current: CurrentRound, count: int, message: str, needed: int) -> Step:
+    needed = max(needed, _enough(scene, current.number))
+    is_short = len(scene.pods.ready) < needed
+    message = f"{message}; {_who_is_missing(scene)}" if is_short else message
     status = progressing(scene, scene.job.status, holds=False, reason=Reason.QUORUM_LOST, message=message)
     condition = status.condition(ConditionType.PROGRESSING)
     since = condition.last_transition_time if condition else scene.now
     due = after(since, retry_delay(count, scene.spec.round_policy.max_attempts))
     if scene.now < due:
         return Step(status=status, wake_at=due)
-    if len(scene.pods.ready) < needed:
+    if is_short:
         return Step(status=status)
     return _redraw(scene, current, count)
