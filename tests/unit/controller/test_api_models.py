@@ -219,7 +219,7 @@ def test_what_is_absent_is_not_written():
         "term": 0,
         "rounds": {"committed": -1, "total": 0},
         "failedAttempts": 0,
-        "clients": {"desired": 0, "ready": 0, "lost": 0, "lostIndices": [], "lateIndices": []},
+        "clients": {"desired": 0, "ready": 0, "lost": 0, "lostIndices": [], "lateIndices": [], "replaced": []},
         "layout": [],
         "metrics": [],
         "recentRounds": [],

@@ -26,6 +26,7 @@ from fedjob_operator.api.v1alpha1 import (
     LayoutEntry,
     Metric,
     Phase,
+    ReplacedClient,
     Rounds,
     RoundState,
     Startup,
@@ -97,7 +98,13 @@ STATUSES = st.builds(
     current_round=maybe(CURRENT),
     failed_attempts=COUNTS,
     clients=st.builds(
-        Clients, desired=NUMBERS, ready=NUMBERS, lost=NUMBERS, lost_indices=some(INDICES), late_indices=some(INDICES)
+        Clients,
+        desired=NUMBERS,
+        ready=NUMBERS,
+        lost=NUMBERS,
+        lost_indices=some(INDICES),
+        late_indices=some(INDICES),
+        replaced=some(st.builds(ReplacedClient, index=INDICES, generation=COUNTS, firstOrdinal=COUNTS)),
     ),
     layout=LAYOUTS,
     startup=maybe(st.builds(Startup, attempt=AMOUNTS, beganAt=TIMES, retry_at=maybe(TIMES))),
@@ -230,3 +237,11 @@ def test_conditions_that_we_do_not_know_are_kept_behind_ours():
 
 def test_a_term_that_was_taken_away_is_claimed_again():
     assert forged(a_job().committed(0), term=0).term == 1
+
+
+def test_more_pods_of_a_client_than_there_can_have_been_were_counted_by_no_operator():
+    entry = ReplacedClient(index=0, generation=1, first_ordinal=10**9)
+    job, decision = settled(a_job().accepted().saying(clients=Clients(replaced=(entry,))), seen())
+    assert decision.finished
+    assert job.status.reason == Reason.INVALID_SPEC
+    assert "more than 900000 pods" in job.status.message

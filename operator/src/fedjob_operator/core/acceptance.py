@@ -35,6 +35,8 @@ from fedjob_protocol.reasons import Reason
 
 MAX_COUNT: Final = 10**12
 """Attempts, redraws and terms beyond this were not counted by any operator."""
+MAX_ORDINAL: Final = 900_000
+"""No client has had more pods than that; the label that counts them has few digits."""
 _MAX_PROBLEMS: Final = 5
 """Problems of a spec that a message names."""
 
@@ -138,6 +140,8 @@ def forged(status: FederatedJobStatus) -> str | None:
         if entry.first != first:
             return f"status.layout: group {entry.group} begins with client {entry.first}, not with {first}"
         first += entry.count
+    if any(entry.first_ordinal > MAX_ORDINAL for entry in status.clients.replaced):
+        return f"status.clients.replaced counts more than {MAX_ORDINAL} pods of one client"
     current = status.current_round
     counts = [status.term, status.failed_attempts, *((current.attempt, current.redraw) if current else ())]
     if any(count > MAX_COUNT for count in counts):
