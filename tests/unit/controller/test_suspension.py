@@ -53,6 +53,15 @@ def test_the_job_is_suspended_when_the_last_pod_is_gone():
     assert decision.wake_at is None
 
 
+def test_a_job_whose_status_was_lost_is_suspended_when_the_last_pod_is_gone():
+    """Its pods are there, as they were made before; nothing else tells that it was accepted once."""
+    lost = a_job().having(suspend=True).build()
+    job, decision = settled(lost, THERE)
+    assert (job.status.phase, job.status.reason) == (Phase.SUSPENDING, Reason.SUSPENDING)
+    assert len(of_type(decision, DeletePod)) == 5
+    assert settled(job, seen())[0].status.phase is Phase.SUSPENDED
+
+
 def test_a_pod_that_turns_up_late_is_removed_and_the_job_stays_suspended():
     job, decision = settled(suspended(), seen().starting(1))
     assert job.status.phase is Phase.SUSPENDED

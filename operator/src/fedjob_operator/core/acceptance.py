@@ -27,7 +27,7 @@ from fedjob_operator.core.pods import client_indices
 from fedjob_operator.core.readiness import without_pods
 from fedjob_operator.core.scene import Step
 from fedjob_operator.core.startup import begin_startup
-from fedjob_operator.core.suspension import suspended
+from fedjob_operator.core.suspension import suspending
 from fedjob_operator.core.tasks import training_config
 from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS
 from fedjob_protocol.messages import OptimizerConfig
@@ -58,7 +58,7 @@ def accept(job: FederatedJob, seen: Observed, now: datetime, platform: Platform)
     message = "no pod is made yet"
     status = without_pods(planned, status, seen, platform, reason=Reason.STARTING, message=message, now=now)
     if job.spec.suspend:
-        return Step(status=suspended(status, now))
+        return Step(status=suspending(status, seen, now))
     return Step(status=begin_startup(status, attempt=1, now=now))
 
 

@@ -41,16 +41,19 @@ def suspend(job: FederatedJob, seen: Observed, now: datetime, platform: Platform
             message=f"round {current.number} is tried again when the job is resumed" if current else "",
             now=now,
         )
+    return Step(status=suspending(status, seen, now), actions=release_pods(seen, keep_aggregator=False))
+
+
+def suspending(status: FederatedJobStatus, seen: Observed, now: datetime) -> FederatedJobStatus:
+    """Return the status of a job that is to have no pods: suspended once the last one is gone."""
     # A pod that turns up late, when the job is suspended already, is removed without a word.
     left = [pod for pod in seen.pods if not is_unreachable(pod, now)]
-    if left and not status.holds(ConditionType.SUSPENDED):
-        message = f"{len(left)} pods are being released"
-        status = set_condition(
-            status, ConditionType.SUSPENDED, holds=False, reason=Reason.SUSPENDING, message=message, now=now
-        )
-    else:
-        status = suspended(status, now)
-    return Step(status=status, actions=release_pods(seen, keep_aggregator=False))
+    if not left or status.holds(ConditionType.SUSPENDED):
+        return _suspended(status, now)
+    message = f"{len(left)} pods are being released"
+    return set_condition(
+        status, ConditionType.SUSPENDED, holds=False, reason=Reason.SUSPENDING, message=message, now=now
+    )
 
 
 def resume(job: FederatedJob, status: FederatedJobStatus, now: datetime) -> Step:
@@ -82,7 +85,7 @@ def abandoned(current: CurrentRound) -> CurrentRound:
     )
 
 
-def suspended(status: FederatedJobStatus, now: datetime) -> FederatedJobStatus:
+def _suspended(status: FederatedJobStatus, now: datetime) -> FederatedJobStatus:
     """Return the status of a job that has no pods and makes none."""
     return set_condition(
         status,
