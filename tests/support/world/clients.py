@@ -39,6 +39,7 @@ from fedjob_protocol.messages import (
 from fedjob_protocol.reasons import Reason
 from tests.support.builders import info
 from tests.support.world.aggregator import SimulatedAggregator
+from tests.support.world.fences import Fence
 from tests.support.world.network import Network, Reply
 from tests.support.world.simulation import Simulation
 
@@ -84,6 +85,7 @@ class SimulatedClient:
         self._habits = habits
         self._trained = trained
         self._machine = Machine(client=index)
+        self._fence = Fence(f"client {index}")
 
     def read_info(self, reply: Reply) -> None:
         """``GET /v1/info``."""
@@ -100,11 +102,13 @@ class SimulatedClient:
             failure_url=goal.failure_url,
             deadline=self._simulation.seconds + goal.deadline_seconds,
         )
+        before = self._machine
         try:
             self._apply(Posted(work=_work(number, task), model=_model(task), target=target))
         except Refusal as refusal:
             reply(refusal)
             return
+        self._fence.taken("a task", goal.term, has_effect=self._machine != before)
         current = self._machine.task
         assert current is not None
         reply(TaskView(round=number, state=current.state, term=goal.term, attempt=goal.attempt))

@@ -1,10 +1,12 @@
 """Virtual time, and the faults that a seed draws."""
 
 import heapq
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
+from typing import NamedTuple
 
 from tests.support.builders import EPOCH
 
@@ -55,7 +57,15 @@ class Simulation:
         return until()
 
 
-@dataclass(slots=True)
+class Fault(NamedTuple):
+    """Something that went wrong, so that it can go wrong again in the same place."""
+
+    name: str
+    nth: int
+    """At which of the opportunities of its kind, counted from 1."""
+
+
+@dataclass(kw_only=True)
 class Faults:
     """What goes wrong, how often, and how often at most, so that every schedule comes to an end.
 
@@ -67,16 +77,32 @@ class Faults:
     budget: int
     quiet_rounds: int = 0
     """Nothing goes wrong before so many rounds are committed; 0 is from the beginning, 1 from the initial model on."""
-    happened: list[str] = field(default_factory=list)
+    happened: list[Fault] = field(default_factory=list)
+    _opportunities: Counter[str] = field(default_factory=Counter)
 
     def strikes(self, name: str) -> bool:
         """Whether this goes wrong now."""
-        rate = self.rates.get(name)
-        if not rate or self.budget <= 0 or self.quiet_rounds > 0 or self.rng.random() >= rate:
+        self._opportunities[name] += 1
+        fault = Fault(name, self._opportunities[name])
+        if self.budget <= 0 or not self._is_drawn(fault):
             return False
         self.budget -= 1
-        self.happened.append(name)
+        self.happened.append(fault)
         return True
+
+    def _is_drawn(self, fault: Fault) -> bool:
+        rate = self.rates.get(fault.name)
+        return bool(rate) and self.quiet_rounds <= 0 and self.rng.random() < rate
+
+
+@dataclass(kw_only=True)
+class Planned(Faults):
+    """Exactly these faults, where the schedule comes to their opportunities."""
+
+    plan: frozenset[Fault]
+
+    def _is_drawn(self, fault: Fault) -> bool:
+        return fault in self.plan
 
 
 RATES = {
@@ -93,6 +119,7 @@ RATES = {
     "answer lost": 0.03,
     "storage full": 0.2,
     "suspended": 0.03,
+    "deadline edited": 0.03,
 }
 """What can go wrong, per opportunity."""
 
@@ -112,3 +139,9 @@ def draw_faults(rng: Random) -> Faults:
 def no_faults(rng: Random) -> Faults:
     """Nothing goes wrong."""
     return Faults(rng=rng, rates={}, budget=0)
+
+
+def exactly(faults: Iterable[Fault]) -> Callable[[Random], Faults]:
+    """These faults and no others: a schedule that is to be repeated, or is tried with fewer of its faults."""
+    plan = frozenset(Fault(*fault) for fault in faults)
+    return lambda rng: Planned(rng=rng, rates={}, budget=len(plan), plan=plan)

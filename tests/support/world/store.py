@@ -52,7 +52,7 @@ class Store:
         """
         if self._faults.strikes("status conflict"):
             self._version += 1  # somebody put a label on it
-        if job.metadata.resource_version != str(self._version):
+        if self.is_stale(job):
             raise StatusConflictError("the version is another one")
         before = self._job.status
         self.writes += 1
@@ -60,6 +60,10 @@ class Store:
         self._job = self._job.model_copy(update={"status": status})
         self._written(before, status)
         return self.read()
+
+    def is_stale(self, job: FederatedJob) -> bool:
+        """Whether somebody wrote since this was read."""
+        return job.metadata.resource_version != str(self._version)
 
     def edit(self, **fields: Any) -> None:
         """Somebody changes fields of the spec, in Python's spelling."""

@@ -1,6 +1,6 @@
 """A whole job in a simulated world."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -17,10 +17,12 @@ from fedjob_protocol.messages import RoundRecord
 from tests.support.world.aggregator import Disk, Machine, SimulatedAggregator
 from tests.support.world.clients import Habits, SimulatedClient, SimulatedEvaluator
 from tests.support.world.driver import Decide, Driver
+from tests.support.world.fences import Fence, fenced
 from tests.support.world.invariants import Invariants
 from tests.support.world.network import Network
 from tests.support.world.pods import Killable, SimulatedPods
-from tests.support.world.simulation import Faults, Simulation, draw_faults, no_faults
+from tests.support.world.shrinking import shrunk
+from tests.support.world.simulation import Fault, Faults, Simulation, draw_faults, exactly, no_faults
 from tests.support.world.store import Store
 
 MAX_STEPS = 20_000
@@ -72,7 +74,7 @@ class Outcome:
 
     status: FederatedJobStatus
     records: tuple[RoundRecord, ...]
-    faults: tuple[str, ...]
+    faults: tuple[Fault, ...]
     finished: bool
 
     @property
@@ -95,6 +97,7 @@ class World:
         faults: Draws what goes wrong.
         machine: The aggregator's rules; a test may break them.
         decide_: The operator's; a test may break them.
+        store: Keeps the resource; a test may break its rules.
         simulation: Another time than one of its own.
     """
 
@@ -106,18 +109,20 @@ class World:
         faults: Callable[[Random], Faults] = draw_faults,
         machine: Machine = real_step,
         decide_: Decide | None = None,
+        store: type[Store] = Store,
         simulation: Simulation | None = None,
     ) -> None:
         self.simulation = simulation or Simulation(seed)
         rng = self.simulation.rng
-        self.faults = faults(rng)
+        # Drawn apart from all else, so that a schedule is the same up to the first fault that it is tried without.
+        self.faults = faults(Random(f"faults of {seed}"))
         self.setting = setting
         self.disk = Disk()
         self.network = Network(self.simulation, self.faults)
         self.invariants = Invariants(setting.job, num_clients=setting.num_clients)
-        self.store = Store(setting.job, self.faults, written=self.invariants.written, edited=self._edited)
+        self.store = store(setting.job, self.faults, written=self.invariants.written, edited=self._edited)
         self.pods = SimulatedPods(self.simulation, self.network, begin=self._begin, changed=self._pods_changed)
-        self._machine = machine
+        self._machine = fenced(machine, Fence("the aggregator"))
         self._decide = decide_ or partial(decide, platform=setting.platform)
         self.drivers: list[AnyDriver] = []
         self._boots = 0
@@ -234,6 +239,7 @@ class World:
             self._kill_programs()
             self._double_operator()
             self._suspend()
+            self._edit_deadline()
             self.simulation.later(self.simulation.rng.random(), self._strike)
 
     def _kill_programs(self) -> None:
@@ -266,6 +272,13 @@ class World:
         self.store.edit(suspend=True)
         self.simulation.later(self.simulation.rng.random() * 30.0, self._resume)
 
+    def _edit_deadline(self) -> None:
+        """Somebody changes the deadline: an attempt that is opened again then differs from the one that is open."""
+        if self.faults.strikes("deadline edited"):
+            policy = self.store.read().spec.round_policy
+            changed = policy.model_copy(update={"deadline_seconds": policy.deadline_seconds + 1})
+            self.store.edit(round_policy=changed)
+
     def _resume(self) -> None:
         condition = self.store.status.condition(ConditionType.SUSPENDED)
         if self.store.status.phase is Phase.SUSPENDED and condition and self.drivers:
@@ -279,8 +292,16 @@ def undisturbed(setting: Setting) -> Outcome:
     return World(setting, 0, faults=no_faults).run()
 
 
+class FailedScheduleError(AssertionError):
+    """A schedule in which something does not hold; its message names the schedule."""
+
+    def __init__(self, message: str, faults: Sequence[Fault]) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
+
+
 def check(setting: Setting, seed: int, calm: Outcome, **rules: Any) -> Outcome:
-    """Run one schedule and check everything that has to hold at its end.
+    """Run one schedule and check everything that has to hold at its end; explain a failure by the fewest faults.
 
     Args:
         setting: The job.
@@ -289,16 +310,45 @@ def check(setting: Setting, seed: int, calm: Outcome, **rules: Any) -> Outcome:
         rules: What `World` takes besides: other faults, broken rules.
 
     Raises:
-        AssertionError: Something does not hold; the message names the schedule.
+        FailedScheduleError: Something does not hold.
     """
+    try:
+        return play(setting, seed, calm, **rules)
+    except FailedScheduleError as error:
+        raise explained(error, setting, seed, calm, **rules) from error
+
+
+def play(setting: Setting, seed: int, calm: Outcome, **rules: Any) -> Outcome:
+    """As `check`, without an explanation, which takes as many further runs as there are faults and more."""
     world = World(setting, seed, **rules)
     title = f"{setting.name}, seed {seed}"
     try:
         outcome = world.run()
+        check_outcome(setting, outcome, calm, title=title)
     except Exception as error:
-        raise AssertionError(f"{title}: {type(error).__name__}: {error}; {world.faults.happened}") from error
-    check_outcome(setting, outcome, calm, title=title)
+        message = f"{title}: {type(error).__name__}: {error}; {world.faults.happened}"
+        raise FailedScheduleError(message, world.faults.happened) from error
     return outcome
+
+
+def explained(
+    error: FailedScheduleError, setting: Setting, seed: int, calm: Outcome, **rules: Any
+) -> FailedScheduleError:
+    """A failed schedule without the faults that it fails without, and how to repeat it."""
+    found = error
+
+    def fails(faults: Sequence[Fault]) -> bool:
+        nonlocal found
+        try:
+            play(setting, seed, calm, **{**rules, "faults": exactly(faults)})
+        except FailedScheduleError as smaller:
+            found = smaller
+            return True
+        return False
+
+    faults = shrunk(error.faults, fails)
+    repeat = f"World(setting, {seed}, faults=exactly({[tuple(fault) for fault in faults]}))"
+    return FailedScheduleError(f"{len(faults)} of {len(error.faults)} faults do it: {repeat}: {found}", faults)
 
 
 def check_outcome(setting: Setting, outcome: Outcome, calm: Outcome, *, title: str) -> None:
@@ -307,7 +357,7 @@ def check_outcome(setting: Setting, outcome: Outcome, calm: Outcome, *, title: s
     Raises:
         AssertionError: Something does not hold.
     """
-    story = f"{title}: {', '.join(outcome.faults)}: {outcome.status.phase}: {outcome.status.message}"
+    story = f"{title}: {outcome.status.phase}: {outcome.status.message}"
     assert outcome.finished, f"never finished: {story}"
     assert outcome.status.phase is Phase.COMPLETE, story
     committed = [record.round for record in outcome.records]

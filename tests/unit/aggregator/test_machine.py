@@ -103,6 +103,15 @@ def test_the_same_attempt_with_other_settings_is_a_conflict():
     assert word_of(driver.open, 1, clients=4) is Word.ROUND_CONFLICT
 
 
+def test_a_higher_term_fences_a_lower_one_off_though_its_own_opening_was_refused():
+    """The deadline was edited in between, so that the attempt cannot go on; the next one of the higher term comes."""
+    driver = opened()
+    assert word_of(driver.open, 1, term=2, deadline_seconds=61.0) is Word.ROUND_CONFLICT
+    assert word_of(driver.fail, 0, term=1) is Word.STALE_TERM
+    assert word_of(admit, driver.state, 1, 0, credentials(term=1), xxh(9)) is Word.STALE_TERM
+    assert (driver.state.term, driver.current.failed) == (2, {})
+
+
 def test_a_higher_attempt_starts_anew_and_a_lower_one_is_stale():
     driver = opened()
     driver.report(0)

@@ -30,7 +30,7 @@ from tests.support.builders import JobBuilder, a_job
 from tests.support.world import clients
 from tests.support.world.clients import Habits
 from tests.support.world.simulation import Faults
-from tests.support.world.world import Outcome, Setting, check, undisturbed
+from tests.support.world.world import Outcome, Setting, check, play, undisturbed
 
 CLUSTER: Final = Platform(images=Images(client="client:1", aggregator="aggregator:1"), checks_pods=True)
 SCHEDULES: Final = int(os.environ.get("FEDJOB_MODEL_CHECK_SCHEDULES", "1250"))
@@ -149,7 +149,7 @@ def is_found(which: Setting, *, within: int, **rules) -> bool:
     calm = undisturbed(which)
     for seed in range(within):
         try:
-            check(which, seed, calm, **rules)
+            play(which, seed, calm, **rules)
         except AssertionError:
             return True
     return False

@@ -95,8 +95,8 @@ def check_credentials(state: State, round_number: int, client: int, credentials:
         )
     current = current_attempt(state, round_number)
     spec = current.spec
-    if credentials.term < spec.term:
-        raise Refusal(Word.STALE_TERM, f"term {credentials.term} is over: the round is open in term {spec.term}")
+    if credentials.term < state.term:
+        raise Refusal(Word.STALE_TERM, f"term {credentials.term} is over: term {state.term} was seen")
     if credentials.attempt < spec.attempt:
         raise Refusal(Word.STALE_ATTEMPT, f"attempt {credentials.attempt} is over: attempt {spec.attempt} is open")
     if credentials.term > spec.term or credentials.attempt > spec.attempt:
