@@ -54,7 +54,7 @@ test: $(VENV)/.dev ## Set everything up and run the unit and integration tests
 	$(PYTEST) -m "not slow" tests/unit tests/integration $(ARGS)
 
 test-unit: $(VENV)/.dev ## Run the unit tests (seconds, no network)
-	$(PYTEST) tests/unit $(ARGS)
+	$(PYTEST) -m "not slow" tests/unit $(ARGS)
 
 test-integration: $(VENV)/.dev ## Run the integration tests (real processes on loopback)
 	$(PYTEST) -m "not slow" tests/integration $(ARGS)

@@ -68,6 +68,7 @@ class SimulatedAggregator:
         disk: What earlier runs left.
         boot_id: Identity of this run.
         committed: Told of every record that became durable.
+        admitted: Told of the term of every upload that may start.
         machine: The rules; a test may break them.
     """
 
@@ -79,6 +80,7 @@ class SimulatedAggregator:
         *,
         boot_id: str,
         committed: Callable[[RoundRecord], None],
+        admitted: Callable[[int], None],
         machine: Machine = real_step,
     ) -> None:
         self.alive = True
@@ -86,6 +88,7 @@ class SimulatedAggregator:
         self._faults = faults
         self._disk = disk
         self._report = committed
+        self._admitted = admitted
         self._machine = machine
         self._watchers: list[tuple[int, Reply]] = []
         self._state = restored(
@@ -178,6 +181,7 @@ class SimulatedAggregator:
         if isinstance(admitted, Update):
             reply(None)
             return
+        self._admitted(credentials.term)
         update = Update(
             client=client,
             examples=examples,

@@ -116,13 +116,15 @@ class World:
         rng = self.simulation.rng
         # Drawn apart from all else, so that a schedule is the same up to the first fault that it is tried without.
         self.faults = faults(Random(f"faults of {seed}"))
+        self._moments = Random(f"moments of {seed}")
         self.setting = setting
         self.disk = Disk()
         self.network = Network(self.simulation, self.faults)
         self.invariants = Invariants(setting.job, num_clients=setting.num_clients)
         self.store = store(setting.job, self.faults, written=self.invariants.written, edited=self._edited)
         self.pods = SimulatedPods(self.simulation, self.network, begin=self._begin, changed=self._pods_changed)
-        self._machine = fenced(machine, Fence("the aggregator"))
+        self._fence = Fence("the aggregator")
+        self._machine = fenced(machine, self._fence)
         self._decide = decide_ or partial(decide, platform=setting.platform)
         self.drivers: list[AnyDriver] = []
         self._boots = 0
@@ -209,6 +211,7 @@ class World:
                     self.disk,
                     boot_id=f"boot-{self._boots}",
                     committed=self._committed,
+                    admitted=lambda term: self._fence.taken("an upload", term, has_effect=True),
                     machine=self._machine,
                 )
             case PodRole.CLIENT:
@@ -240,7 +243,7 @@ class World:
             self._double_operator()
             self._suspend()
             self._edit_deadline()
-            self.simulation.later(self.simulation.rng.random(), self._strike)
+            self.simulation.later(self._moments.random(), self._strike)
 
     def _kill_programs(self) -> None:
         for view in self.pods.running(PodRole.AGGREGATOR):
