@@ -178,6 +178,13 @@ def test_a_template_that_the_api_server_would_refuse(cluster, home):
     cluster.until_phase(home, "j", "Complete")
 
 
+def test_a_template_with_a_misspelt_field(cluster, home):
+    cluster.submit(home, a_job("j", group=in_template(nodeSelectr={"disk": "fast"})))
+    assert 'unknown field "spec.nodeSelectr"' in until(cluster, home, "InvalidPodTemplate")
+    cluster.mend(home, "j", template=None)
+    cluster.until_phase(home, "j", "Complete")
+
+
 def test_a_client_that_needs_too_much_memory(cluster, home, folder):
     hold_file(folder, 1).touch()
     job = a_steered_job("j", folder, group={"backoffLimit": 0})

@@ -55,7 +55,7 @@ CALLS = [
     (
         lambda c: c.create(PODS, "lab", {"a": 1}, dry_run=True),
         "POST",
-        "/api/v1/namespaces/lab/pods?dryRun=All",
+        "/api/v1/namespaces/lab/pods?dryRun=All&fieldValidation=Strict",
         {"a": 1},
         "application/json",
     ),

@@ -95,7 +95,10 @@ class KubeApi(Protocol):
         ...
 
     async def create(self, kind: Kind, namespace: str, document: Document, *, dry_run: bool = False) -> Document:
-        """Create an object, or with ``dry_run`` only say whether that would be possible; return it."""
+        """Create an object, or with ``dry_run`` only say whether that would be possible; return it.
+
+        A dry run refuses fields that the API server does not know, which otherwise it drops without a word.
+        """
         ...
 
     async def replace(self, kind: Kind, namespace: str, document: Document) -> Document:

@@ -78,8 +78,8 @@ class KubeClient:
                 return found
 
     async def create(self, kind: Kind, namespace: str, document: Document, *, dry_run: bool = False) -> Document:
-        """Create an object, or only say whether that would be possible."""
-        query = {"dryRun": "All"} if dry_run else {}
+        """Create an object, or only say whether that would be possible, and whether it knows all fields."""
+        query = {"dryRun": "All", "fieldValidation": "Strict"} if dry_run else {}
         return await self._request("create", "POST", kind.path(namespace), query, document)
 
     async def replace(self, kind: Kind, namespace: str, document: Document) -> Document:
