@@ -33,6 +33,7 @@ def refused(**fields):
         ({"serve": {"replicas": 1}}, "spec.serve.replicas"),
         ({"model": {"name": "mlpp"}}, "spec.model.name"),
         ({"strategy": {"name": "FedAvgg"}}, "spec.strategy.name"),
+        ({"strategy": {"name": "FedAvg", "parameters": {"momentum": 1}}}, "spec.strategy.parameters"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

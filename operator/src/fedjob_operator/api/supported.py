@@ -87,6 +87,9 @@ def _learning(spec: FederatedJobSpec) -> Iterator[Problem]:
         yield Problem("spec.training.learningRateSchedule", "is not supported yet; leave it out")
     if spec.strategy.name not in _STRATEGIES:
         yield _unknown("spec.strategy.name", spec.strategy.name, _STRATEGIES)
+    elif spec.strategy.parameters:
+        names = ", ".join(sorted(spec.strategy.parameters))
+        yield Problem("spec.strategy.parameters", f"{spec.strategy.name} has none, {names} given; leave them out")
 
 
 def _partition(path: str, partition: Partition | None) -> Iterator[Problem]:
