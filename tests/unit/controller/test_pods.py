@@ -140,7 +140,7 @@ def test_an_index_belongs_to_one_group():
         group_of(entries, 3)
 
 
-@pytest.mark.parametrize("reason", [Reason.TRAINER_ERROR, Reason.DATA_ERROR])
+@pytest.mark.parametrize("reason", [Reason.TRAINER_ERROR, Reason.DATA_ERROR, Reason.INVALID_SPEC])
 def test_too_many_clients_that_can_never_take_part_fail_the_job_in_their_own_words(reason):
     what = seen().aggregator().ready(0)
     for index in (1, 2):

@@ -19,6 +19,7 @@ DEFINITIVE = frozenset(
         Reason.NON_FINITE_UPDATE,
         Reason.UPDATE_REFUSED,
         Reason.INIT_FAILED,
+        Reason.INVALID_SPEC,
         Reason.PROTOCOL_MISMATCH,
     }
 )
