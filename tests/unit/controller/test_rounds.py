@@ -362,10 +362,11 @@ def test_an_aggregator_that_does_not_answer_for_a_while_is_shown(what, kind):
     assert settled(written, what, now=at(6))[0].status.holds(ConditionType.AGGREGATOR_READY)
 
 
-def test_an_aggregator_that_never_answered_is_shown():
+@pytest.mark.parametrize("word", [None, Word.BAD_TOKEN])
+def test_an_aggregator_that_never_answered_is_shown(word):
     unread = seen().pod(pod(PodRole.AGGREGATOR)).ready(0, 1, 2)
     job = a_job().accepted()
-    silent = unread.failing(only(settled(job, unread)[1], ReadState))
+    silent = unread.failing(only(settled(job, unread)[1], ReadState), word)
     assert settled(job, unread, now=at(60))[0].status.reason == Reason.AGGREGATOR_STARTING
     assert settled(job, silent, now=at(60))[0].status.reason == Reason.AGGREGATOR_UNREACHABLE
 

@@ -110,10 +110,12 @@ def _aggregator_condition(pods: PodPlan, scene: Scene) -> tuple[bool, Reason, st
 
 def _silence(scene: Scene, aggregator: PodView) -> Failure | None:
     """The call of the aggregator that has had no answer for a while, if there is one."""
-    keys = [state_key(aggregator.incarnation)]
+    state = state_key(aggregator.incarnation)
+    keys = [state]
     if current := scene.job.status.current_round:
         keys.append(open_key(aggregator.incarnation, current.number, scene.job.status.term, current.attempt))
         keys.append(watch_key(aggregator.incarnation, current.number, current.attempt))
-    failures = [scene.seen.failures[key] for key in keys if key in scene.seen.failures]
-    silent = (item for item in failures if item.word is None and scene.now - item.since >= UNREACHABLE_AFTER)
-    return next(silent, None)
+    failures = ((key, scene.seen.failures[key]) for key in keys if key in scene.seen.failures)
+    # A refusal is an answer, and told by the round; what the state is never refused for is any of the round's reasons.
+    silent = (item for key, item in failures if item.word is None or key == state)
+    return next((item for item in silent if scene.now - item.since >= UNREACHABLE_AFTER), None)
