@@ -5,13 +5,11 @@ from itertools import count
 
 import pytest
 import yaml
-from pydantic import ValidationError
 
 from fedjob.manifest import load_manifest
-from fedjob_operator.api.immutable import immutable_changes
-from fedjob_operator.api.rules import spec_problems
 from fedjob_operator.api.v1alpha1 import FederatedJob, dump
 from tests.support.repository import ROOT
+from tests.support.spec_changes import a_document, refusal
 
 JOBS = "/apis/fedjob.dev/v1alpha1/namespaces/default/federatedjobs"
 EVERYTHING = dump(load_manifest(ROOT / "tests/data/manifests/valid/everything.yaml"))["spec"]
@@ -40,7 +38,7 @@ NUMBERS = count(1)
 
 def full(spec):
     """A spec with its defaults."""
-    return dump(FederatedJob.from_document(job("x", spec)))["spec"]
+    return dump(FederatedJob.from_document(a_document(spec)))["spec"]
 
 
 def schema():
@@ -100,29 +98,16 @@ def another(value, field):
             return {**value, "more": 1}
 
 
-def refusal(old, new):
-    """What is wrong with a new spec of a job; empty if nothing is."""
-    try:
-        specs = [FederatedJob.from_document(job("x", spec)).spec for spec in (old, new)]
-    except ValidationError as error:
-        return str(error)
-    return "\n".join(map(str, [*spec_problems(specs[1]), *immutable_changes(*specs)]))
-
-
 def is_sound(spec):
     return not refusal(spec, spec)
-
-
-def job(name, spec):
-    return {"apiVersion": "fedjob.dev/v1alpha1", "kind": "FederatedJob", "metadata": {"name": name}, "spec": spec}
 
 
 def disagreements(server, old, news):
     """Where the API server and pydantic differ on changes of one job."""
     name = f"every-field-{next(NUMBERS)}"
-    made = server.request("POST", JOBS, job(name, old)).ok()
+    made = server.request("POST", JOBS, a_document(old, name)).ok()
     for place, new in news:
-        wanted = job(name, new)
+        wanted = a_document(new, name)
         wanted["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"]
         answer = server.request("PUT", f"{JOBS}/{name}?dryRun=All&fieldValidation=Strict", wanted)
         assert answer.status in {200, 400, 422}, answer.message

@@ -3,6 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
+from fedjob_operator.api.immutable import immutable_changes
+from fedjob_operator.api.rules import spec_problems
+from fedjob_operator.api.v1alpha1 import FederatedJob
+
 GROUP = {"name": "a", "replicas": 5, "maxReplicas": 8}
 OWN = {"name": "b", "replicas": 2, "trainer": "my.module:Trainer", "data": {"path": "/b"}}
 PARTED = {"name": "digits", "partition": {"scheme": "Dirichlet", "alpha": 0.5}}
@@ -228,3 +234,17 @@ REFUSED = (
     ),
 )
 """Changes that are refused, each for its one reason."""
+
+
+def refusal(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What is wrong with a new spec of a job, one line for each; empty if nothing is."""
+    try:
+        specs = [FederatedJob.from_document(a_document(spec)).spec for spec in (old, new)]
+    except ValidationError as error:
+        return str(error)
+    return "\n".join(map(str, [*spec_problems(specs[1]), *immutable_changes(*specs)]))
+
+
+def a_document(spec: dict[str, Any], name: str = "x") -> dict[str, Any]:
+    """A resource with this spec."""
+    return {"apiVersion": "fedjob.dev/v1alpha1", "kind": "FederatedJob", "metadata": {"name": name}, "spec": spec}
