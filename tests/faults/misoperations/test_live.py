@@ -29,7 +29,7 @@ def ids(batch):
 
 
 @pytest.mark.parametrize("nth", range(len(BATCHES)), ids=[ids(batch) for batch in BATCHES])
-def test_it_is_told_and_taken_back(stage, bystander, calm, record_property, nth):
+def test_it_is_told_and_taken_back(stage, bystander, calm, request, nth):
     with ThreadPoolExecutor(AT_ONCE) as pool:
         plays = [(case, pool.submit(play, stage, case)) for case in BATCHES[nth]]
     transitions = 0
@@ -37,7 +37,7 @@ def test_it_is_told_and_taken_back(stage, bystander, calm, record_property, nth)
         outcome, count = done.result()
         assert outcome == calm[case.kind], f"{case}: another model than undisturbed"
         transitions += count
-    record_property("transitions", transitions)
+    request.node.user_properties.append(("transitions", transitions))
     bystander.until_training()
     assert stage.complaints() == []
 
