@@ -357,6 +357,18 @@ async def test_a_model_is_evaluated_once_and_predicts(client):
     assert prediction == {"outputs": [3.5, 4.0], "round": 70}
 
 
+async def test_a_model_that_has_moved_is_fetched_from_where_it_is_now(client):
+    # An aggregator that is started again has another address: the old one was tried until the evaluation failed.
+    async with an_aggregator() as aggregator, an_api(client.url) as api:
+        aggregator.serve(w=np.full(4, 3, dtype=np.float32))
+        task = {"jobUid": "job-1", "base": {"round": 80, "digest": aggregator.digest}}
+        _, before = await api.call("POST", "/v1/evaluate", task | {"modelUrl": "http://127.0.0.1:1/model"})
+        _, view = await api.call("POST", "/v1/evaluate?wait=20", task | {"modelUrl": f"{aggregator.url}/model"})
+    assert before["state"] == "Running"
+    assert (view["state"], view["metrics"]) == ("Done", {"mean": 3.0})
+    assert client.notes().count("evaluate 80") == 1
+
+
 async def test_a_job_that_starts_from_a_checkpoint_uploads_it(tmp_path: Path):
     data = encode({"w": np.array([1.0, 2.0])}, {"fedjob.round": "12"})
     (tmp_path / "start.safetensors").write_bytes(data)

@@ -1,5 +1,7 @@
 """A committed round is evaluated before the next one is intended."""
 
+from dataclasses import replace
+
 import pytest
 
 from fedjob_operator.api.v1alpha1 import ConditionType, Phase
@@ -29,6 +31,16 @@ def test_the_evaluator_gets_the_committed_model():
     assert (action.task.base.round, action.task.base.digest) == (1, chain_digest(1))
     assert action.task.model_url == "http://aggregator-0-0/v1/models/1"
     assert job.status.rounds.committed == 0
+
+
+def test_an_aggregator_that_came_back_elsewhere_is_named_to_the_evaluator_at_once():
+    # Under the same key it would wait for the answer to the call before, which waits for an address that is gone.
+    first = only(settled(IN_ROUND, committed())[1], Evaluate)
+    moved = committed().pod(replace(pod(PodRole.AGGREGATOR), url="http://elsewhere"))
+    again = only(settled(IN_ROUND, moved)[1], Evaluate)
+    assert again.task.model_url == "http://elsewhere/v1/models/1"
+    assert again.task.base == first.task.base
+    assert again.key != first.key
 
 
 def test_its_answer_is_recorded_before_the_round_is_adopted():

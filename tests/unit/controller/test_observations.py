@@ -207,5 +207,5 @@ def test_actions_are_named_by_what_they_are_about():
     assert TASK.key == f"task/0/client-0-0/1/1/1/{BOOT}"
     assert OPEN.key == "open/aggregator-0-0/1/1/1"
     assert report.key == "failure/aggregator-0-0/2/1/1/1"
-    assert EVALUATE.key == f"evaluate/evaluator-0-0/1/{chain_digest(1)}"
+    assert EVALUATE.key == f"evaluate/evaluator-0-0/1/{chain_digest(1)}/http://aggregator-0-0/v1/models/1"
     assert recorded.key == "record/aggregator-0-0/1/1"

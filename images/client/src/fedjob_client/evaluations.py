@@ -37,14 +37,18 @@ class Evaluations:
         self._trainer, self._worker, self._models = trainer, worker, models
         self._recorder = recorder
         self._identity: tuple[str, Base] | None = None
+        self._fetching: str | None = None
+        """URL that the model is being fetched from; ``None`` once it is here."""
         self._view: EvaluationView | None = None
         self._running: asyncio.Task[EvaluationView] | None = None
 
     async def post(self, task: EvaluateTask, *, wait_seconds: float) -> EvaluationView:
         """Evaluate, or read what became of it; waits up to ``wait_seconds`` for the end."""
-        if (task.job_uid, task.base) != self._identity or self._is_worth_another_try():
+        is_another = (task.job_uid, task.base) != self._identity
+        if is_another or self._is_worth_another_try() or self._has_moved(task):
             self._cancel()
             self._identity, self._view = (task.job_uid, task.base), None
+            self._fetching = task.model_url
             self._running = asyncio.create_task(self._evaluate(task))
         running = self._running
         if running is not None and not running.done() and wait_seconds > 0:
@@ -68,6 +72,10 @@ class Evaluations:
         """A transfer that failed may succeed now; an evaluation that failed would fail again."""
         return self._view is not None and self._view.reason == Reason.TRANSFER_FAILED
 
+    def _has_moved(self, task: EvaluateTask) -> bool:
+        """Whether the model is being fetched from where it may not be any more: an aggregator was started again."""
+        return self._fetching not in {None, task.model_url}
+
     async def _evaluate(self, task: EvaluateTask) -> EvaluationView:
         self._view = view = await self._result(task)
         self._recorder.evaluated(view.state, view.seconds)
@@ -78,6 +86,7 @@ class Evaluations:
             model = await self._fetch(task)
         except TransferError as error:
             return _failed(task, Reason.TRANSFER_FAILED, error.message)
+        self._fetching = None
         began = time.perf_counter()
         work = partial(evaluate, self._trainer, model, task)
         result = await self._worker.run(guarded(work, f"evaluation of round {task.base.round}"))

@@ -172,8 +172,9 @@ class Evaluate(Call):
 
     @property
     def key(self) -> str:
-        """Identity of the action."""
-        return f"evaluate/{self.incarnation}/{self.task.base.round}/{self.task.base.digest}"
+        """Identity of the action; with where the model is, which changes when the aggregator is started again."""
+        base = self.task.base
+        return f"evaluate/{self.incarnation}/{base.round}/{base.digest}/{self.task.model_url}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
