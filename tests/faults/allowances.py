@@ -27,7 +27,24 @@ class Allowance:
 
 ALLOWANCES: Final[Mapping[str, Allowance]] = MappingProxyType(
     {
-        "none": Allowance(),
+        # A claim, the wait for its programs, a new attempt at the round; how clients become ready is told in up to
+        # so many steps as there are clients.
+        "operator killed": Allowance(writes=14),
+        # A new attempt; the wait for it.
+        "aggregator killed": Allowance(writes=10),
+        # Each client that goes and comes is told.
+        "client killed": Allowance(writes=14),
+        # One more attempt for each time that its pod dies.
+        "client lost": Allowance(writes=20, same_reporters=False),
+        "client stopped or slow": Allowance(writes=10, same_reporters=False),
+        "upload sent wrongly": Allowance(writes=8),
+        "upload sent late": Allowance(writes=8, same_reporters=False),
+        # Each further failure of a commit is told, in steps of at least a tenth of a second.
+        "disk refuses": Allowance(writes=20),
+        # The operator is killed there, too.
+        "disk loses what is not needed": Allowance(writes=14),
+        "disk loses what is committed": Allowance(writes=15, end=("Failed", "CheckpointLost")),
+        "disk of another job": Allowance(writes=15, end=("Failed", "ForeignVolume")),
     }
 )
 """By class of faults."""

@@ -92,6 +92,11 @@ def test_another_end_is_refused(change, what):
     assert what in the_only_problem(converges(CALM, having(**change), STRICT))
 
 
+def test_who_is_there_at_the_end_may_differ():
+    absent = Condition(type="ClientsReady", status=Is.FALSE, reason="WaitingForClients", last_transition_time=EPOCH)
+    assert converges(CALM, having(conditions=(complete(), absent)), STRICT) == []
+
+
 def test_another_model_is_accepted_where_others_may_report():
     other = having(model=CommittedModel(round=2, digest=digest_of("other")))
     assert converges(CALM, other, OTHERS_MAY_REPORT) == []
@@ -133,6 +138,11 @@ def test_another_model_of_the_same_clients_is_refused_even_where_others_may_repo
     )
     other = logged(*CALM.rounds[:2], record(2, *CLIENTS, digest=digest), status=status)
     assert "by the same clients" in the_only_problem(rounds_once(CALM, other, OTHERS_MAY_REPORT))
+
+
+def test_a_round_without_the_metrics_of_the_same_model_is_refused():
+    evaluated = logged(*CALM.rounds[:2], record(2, *CLIENTS, metrics={"loss": 0.5}))
+    assert "has metrics None" in the_only_problem(rounds_once(evaluated, CALM, STRICT))
 
 
 def test_other_reporters_are_refused_unless_the_fault_may_keep_some_from_reporting():

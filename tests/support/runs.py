@@ -135,16 +135,17 @@ class LiveRun:
         file: The manifest.
         folder: ``--dir``.
         arguments: Further ones, such as ``--resume``.
+        settings: Further variables of its environment.
     """
 
-    def __init__(self, file: Path, folder: Path, *arguments: str) -> None:
+    def __init__(self, file: Path, folder: Path, *arguments: str, settings: Mapping[str, str] | None = None) -> None:
         self.folder = Folder(folder)
         self._output = file.parent / f"output-{time.monotonic_ns()}.log"
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 [FEDJOB, "run", str(file), "--dir", str(folder), *arguments],
                 cwd=file.parent,
-                env=environment(),
+                env=environment(**(settings or {})),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -202,9 +203,9 @@ class LiveRun:
 
 
 @contextmanager
-def live_run(file: Path, folder: Path, *arguments: str) -> Iterator[LiveRun]:
+def live_run(file: Path, folder: Path, *arguments: str, settings: Mapping[str, str] | None = None) -> Iterator[LiveRun]:
     """A `fedjob run` that leaves nothing behind, however the test ends."""
-    run = LiveRun(file, folder, *arguments)
+    run = LiveRun(file, folder, *arguments, settings=settings)
     try:
         yield run
     finally:
