@@ -35,7 +35,7 @@ run: $(VENV)/.dev ## Run the operator here, against the cluster of your kubeconf
 	$(BIN)/fedjob-operator --reach api-proxy --namespace fedjob-system --host 127.0.0.1 $(ARGS)
 
 ##@ Work on it
-.PHONY: init fmt lint types test test-unit test-integration test-slow test-api test-chart e2e e2e-faults generate verify dist requirements bench clean
+.PHONY: init fmt lint types test test-unit test-integration test-slow test-faults soak test-api test-chart e2e e2e-faults generate verify dist requirements bench clean
 init: $(VENV)/.dev ## Set up .venv with the programs, the tests' and the linters' packages
 
 fmt: $(VENV)/.dev ## Format the code
@@ -61,6 +61,12 @@ test-integration: $(VENV)/.dev ## Run the integration tests (real processes on l
 
 test-slow: $(VENV)/.dev ## Run the tests that take half a minute or more
 	$(BIN)/python -m pytest -m slow tests/unit tests/integration $(ARGS)
+
+test-faults: $(VENV)/.dev ## Kill everything at every step and compare with undisturbed runs (ARGS=--subset: at some)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/faults $(ARGS)
+
+soak: $(VENV)/.dev ## Kill and stop processes of ten jobs for half an hour (ARGS="--minutes 5")
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 test-api: $(VENV)/.dev ## Run the tests on a real API server (etcd and kube-apiserver in KUBEBUILDER_ASSETS)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/api $(ARGS)

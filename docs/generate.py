@@ -15,6 +15,7 @@ from generator.crd import CRD_NAME, custom_resource_definition
 from generator.machines import state_machine
 from generator.metrics import metrics
 from generator.openapi import aggregator_api, client_api
+from generator.reliability import reliability
 from generator.resource import federated_job
 from generator.words import errors, reasons
 
@@ -24,6 +25,7 @@ FILES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
     {
         f"crds/{CRD_NAME}.yaml": custom_resource_definition,
         f"charts/fedjob/files/{CRD_NAME}.yaml": custom_resource_definition,
+        "docs/reliability.md": reliability,
         "docs/state-machine.md": state_machine,
         "docs/reference/aggregator.openapi.json": aggregator_api,
         "docs/reference/client.openapi.json": client_api,
