@@ -39,6 +39,7 @@ class Word(StrEnum):
     ROUND_CONFLICT = "round-conflict"
     NOT_A_PARTICIPANT = "not-a-participant"
     ALREADY_REPORTED = "already-reported"
+    NOT_LEADER = "not-leader"
     # Uploads that were damaged on the way and are worth sending again
     LENGTH_REQUIRED = "length-required"
     TRUNCATED = "truncated"
@@ -88,6 +89,7 @@ KINDS: Final = MappingProxyType(
         Word.ROUND_CONFLICT: Kind(HTTPStatus.CONFLICT, retryable=False),
         Word.NOT_A_PARTICIPANT: Kind(HTTPStatus.FORBIDDEN, retryable=False),
         Word.ALREADY_REPORTED: Kind(HTTPStatus.CONFLICT, retryable=False),
+        Word.NOT_LEADER: Kind(HTTPStatus.MISDIRECTED_REQUEST, retryable=False),
         Word.LENGTH_REQUIRED: Kind(HTTPStatus.LENGTH_REQUIRED, retryable=False),
         Word.TRUNCATED: Kind(HTTPStatus.BAD_REQUEST, retryable=True),
         Word.DIGEST_MISMATCH: Kind(HTTPStatus.BAD_REQUEST, retryable=True),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from fedjob_protocol.clients import ReplacedClient
+from fedjob_protocol.replicas import ReplicationView, ReplicaView, StandbyView
 from fedjob_protocol.round import RoundState
 from fedjob_protocol.wire import (
     Answer,
@@ -223,6 +224,10 @@ class RoundView(Answer):
     """Once committed."""
     replaced: list[ReplacedClient] = Field(default_factory=list)
     """Clients that somebody had replaced, by index; an aggregator of an older release lists none."""
+    replication: ReplicationView | None = None
+    """While its commit, or its evaluation, waits for standbys."""
+    standbys: list[StandbyView] = Field(default_factory=list)
+    """Of an aggregator with standbys: how far they are."""
 
 
 class FailureReport(Message):
@@ -271,6 +276,8 @@ class AggregatorState(Answer):
     tensors: list[TensorInfo] | None = None
     current: RoundView | None = None
     """The round that was opened or committed last."""
+    replica: ReplicaView | None = None
+    """Of one of several aggregators: its role. ``committed`` of a standby is what it holds."""
 
 
 class RoundLog(Answer):

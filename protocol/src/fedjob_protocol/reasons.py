@@ -26,6 +26,9 @@ class Reason(StrEnum):
     PROVISIONING = "Provisioning"
     AGGREGATOR_STARTING = "AggregatorStarting"
     AGGREGATOR_UNREACHABLE = "AggregatorUnreachable"
+    LEADER_LOST = "LeaderLost"
+    WAITING_FOR_STANDBYS = "WaitingForStandbys"
+    REPLICATION_PENDING = "ReplicationPending"
     QUORUM_LOST = "QuorumLost"
     CHECKPOINT_FAILED = "CheckpointFailed"
     EVALUATION_FAILED = "EvaluationFailed"
@@ -100,6 +103,11 @@ DESCRIPTIONS: Final = MappingProxyType(
         Reason.PROVISIONING: "The round's participants are being made ready.",
         Reason.AGGREGATOR_STARTING: "The aggregator is being started.",
         Reason.AGGREGATOR_UNREACHABLE: "The aggregator does not answer.",
+        Reason.LEADER_LOST: "The aggregator that led is gone or does not answer; a standby is about to take its place.",
+        Reason.WAITING_FOR_STANDBYS: (
+            "Too few aggregators answer, or those that do hold less than is committed; none is promoted."
+        ),
+        Reason.REPLICATION_PENDING: "A round is durable on the leader and waits until enough aggregators hold it.",
         Reason.QUORUM_LOST: "A round got fewer reports than `minReports` in all its attempts.",
         Reason.CHECKPOINT_FAILED: "The checkpoint cannot be written, for example because the disk is full; retried.",
         Reason.EVALUATION_FAILED: "The evaluator failed or took too long.",

@@ -37,6 +37,9 @@ MODEL_PATH: Final = "/v1/models/{which}"
 STATE_PATH: Final = "/v1/state"
 CLIENTS_PATH: Final = "/v1/clients"
 CLIENT_PATH: Final = "/v1/clients/{client}"
+LEADERSHIP_PATH: Final = "/v1/leadership"
+STANDBY_PATH: Final = "/v1/replication/standbys/{name}"
+COPY_PATH: Final = "/v1/replication/models/{round_number}"
 
 TRAIN_PATH: Final = "/v1/rounds/{round_number}/train"
 INIT_PATH: Final = "/v1/init"
@@ -84,3 +87,13 @@ def train_path(round_number: int) -> str:
 def model_path(which: str | int) -> str:
     """Path of a model: ``latest``, ``best`` or a round's number."""
     return MODEL_PATH.format(which=which)
+
+
+def standby_path(name: str) -> str:
+    """Path that a standby tells its leader what it holds by."""
+    return STANDBY_PATH.format(name=name)
+
+
+def copy_path(round_number: int) -> str:
+    """Path that a standby copies a checkpoint from, also one that is not acknowledged yet."""
+    return COPY_PATH.format(round_number=round_number)

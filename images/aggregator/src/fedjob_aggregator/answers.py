@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import secrets
 from typing import Final, TypeVar
 
@@ -83,6 +84,21 @@ def whole_number(text: str | None, name: str, most: int) -> int:
         seen = "absent" if text is None else repr(text[:40])
         raise Refusal(Word.BAD_REQUEST, f"{name} must be a whole number from 0 to {most}, it is {seen}")
     return int(text)
+
+
+def wait_seconds(text: str | None) -> float:
+    """The parameter ``wait`` of a request.
+
+    Raises:
+        Refusal: ``bad-request``.
+    """
+    try:
+        seconds = float(text or 0)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise Refusal(Word.BAD_REQUEST, f"wait must be a number of seconds from 0, it is {(text or '')[:40]!r}")
+    return seconds
 
 
 class Gate:

@@ -21,6 +21,8 @@ from fedjob_aggregator.disk import Disk
 from fedjob_aggregator.openapi import document
 from fedjob_aggregator.recorder import SILENT, Recorder
 from fedjob_aggregator.replacements import Replacements
+from fedjob_aggregator.replica_service import Member, ReplicaService
+from fedjob_aggregator.replica_store import ReplicaStore, open_replica
 from fedjob_aggregator.routes_clients import CLIENT_MESSAGES, clients_routes
 from fedjob_aggregator.routes_simple import SIMPLE_MESSAGES, simple_routes
 from fedjob_aggregator.routes_v1 import V1_MESSAGES, v1_routes
@@ -57,21 +59,28 @@ def create_service(
     Raises:
         FolderError: The folder cannot be served.
     """
-    store = CheckpointStore(settings.folder, disk, job_uid=settings.job_uid)
+    store: CheckpointStore
+    replica: ReplicaStore | None = None
+    if settings.replica is not None:
+        store = replica = open_replica(settings.folder, disk, job_uid=settings.job_uid)
+    else:
+        store = CheckpointStore(settings.folder, disk, job_uid=settings.job_uid)
     kernels = KernelChoice(settings.folder / KERNEL_FOLDER)
     writer = Writer(store, kernels, fingerprint=fingerprint(), wall_clock=wall_clock)
     area = StagingArea(store.staging_folder, settings.staging_bytes)
     desk = UploadDesk(area, kernels, most=settings.most_uploads, idle_seconds=settings.idle_seconds)
-    return Service(
-        store,
-        writer,
-        desk,
-        boot_id=boot_id,
-        job_uid=settings.job_uid,
-        wall_clock=wall_clock,
-        replacements=Replacements(settings.folder, disk),
-        recorder=recorder,
-    )
+    parts: dict[str, Any] = {"boot_id": boot_id, "job_uid": settings.job_uid}
+    parts |= {"wall_clock": wall_clock, "recorder": recorder}
+    parts |= {"replacements": Replacements(settings.folder, disk)}
+    if replica is not None and settings.replica is not None:
+        member = Member(name=settings.replica, token=token_of(settings))
+        return ReplicaService(replica, writer, desk, member=member, **parts)
+    return Service(store, writer, desk, **parts)
+
+
+def token_of(settings: Settings) -> str | None:
+    """The job's token, if there is one."""
+    return None if settings.token is None else settings.token.get_secret_value()
 
 
 def create_app(settings: Settings, service: Service) -> FastAPI:
@@ -81,7 +90,6 @@ def create_app(settings: Settings, service: Service) -> FastAPI:
         settings: The program's.
         service: Who answers.
     """
-    token = None if settings.token is None else settings.token.get_secret_value()
     app = Application(
         title="FederatedJob aggregator",
         version=__version__,
@@ -93,7 +101,9 @@ def create_app(settings: Settings, service: Service) -> FastAPI:
     routers = v1_routes(service), clients_routes(service.replacements), simple_routes(service)
     for router in routers:
         app.include_router(router)
-    app.front = Gate(DirectRoutes([route for router in routers for route in router.routes], app.serve), token)
+    app.front = Gate(
+        DirectRoutes([route for router in routers for route in router.routes], app.serve), token_of(settings)
+    )
     return app
 
 

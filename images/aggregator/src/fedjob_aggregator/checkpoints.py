@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from fedjob_aggregator.disk import TEMPORARY_SUFFIX, Disk
 from fedjob_aggregator.roundlog import DamagedLogError, RoundLog
 from fedjob_protocol.digests import Sha256, sha256_of
-from fedjob_protocol.errors import FedJobError
+from fedjob_protocol.errors import FedJobError, Refusal, Word
 from fedjob_protocol.layout import CHECKPOINT_FOLDER, PARENT_KEY, ROUND_KEY, ROUND_LOG_NAME, checkpoint_name
 from fedjob_protocol.messages import CheckpointInfo, RoundRecord
 from fedjob_protocol.reasons import Reason
@@ -64,6 +64,10 @@ class FolderManifest(Message):
     best: CheckpointInfo | None = None
     pending: RoundRecord | None = None
     """Record of the committed round; in the round log once it is complete."""
+    stamp: int = 0
+    """The term that the committed round is held under: that of its commit, or of a later leader that stood for it."""
+    log_ends: int | None = None
+    """Set while a standby's log is being replaced: lines after this round do not count."""
 
 
 class CheckpointStore:
@@ -153,6 +157,8 @@ class CheckpointStore:
         tensors: Manifest,
         data: Iterable[bytes | memoryview],
         make_record: Callable[[CheckpointInfo], RoundRecord],
+        *,
+        term: int | None = None,
     ) -> RoundRecord:
         """Make the next model durable together with its record.
 
@@ -161,10 +167,14 @@ class CheckpointStore:
             tensors: What the data are.
             data: The tensors' data in the order of `Manifest.placements`; written as it comes.
             make_record: Called when the checkpoint is written.
+            term: In which this aggregator leads; ``None``: it has no standbys, and whoever asks may commit.
 
         Raises:
             OSError: The storage refuses; nothing changed, and it may be tried again.
+            Refusal: ``stale-term``: a higher term was seen.
         """
+        if term is not None and term != self.manifest.term:
+            raise Refusal(Word.STALE_TERM, f"term {term} is over: term {self.manifest.term} was seen")
         committed = self.manifest.committed
         assert round_number == (-1 if committed is None else committed.round) + 1  # compare-and-set
         self._keep_pending()
@@ -178,7 +188,9 @@ class CheckpointStore:
         info = CheckpointInfo(round=round_number, digest=digest.digest(), parent=parent, bytes=total_bytes)
         record = make_record(info)
         self._write_manifest(
-            self.manifest.model_copy(update={"committed": info, "previous": committed, "pending": record})
+            self.manifest.model_copy(
+                update={"committed": info, "previous": committed, "pending": record, "stamp": self.manifest.term}
+            )
         )
         self._header = parse_header(head, total_bytes)
         self._prune()
@@ -266,6 +278,8 @@ class CheckpointStore:
     def _open_log(self) -> RoundLog:
         log = RoundLog(self._folder / ROUND_LOG_NAME, self._disk)
         try:
+            if self.manifest.log_ends is not None:
+                log.truncate(self.manifest.log_ends)
             self._repair(log)
         except BaseException:
             log.close()

@@ -64,6 +64,12 @@ _log = logging.getLogger(__name__)
     help="Job whose folder it has to be.  [default: the first that opens a round]",
 )
 @click.option(
+    "--replica",
+    default=None,
+    show_envvar=True,
+    help="Its name, where the job has several aggregators: it waits to be told who leads.  [default: no others]",
+)
+@click.option(
     "--staging-bytes",
     type=click.IntRange(0),
     default=None,
@@ -105,6 +111,7 @@ def main(  # noqa: PLR0913 - one for each flag
     host: str,
     folder: Path,
     job_uid: str | None,
+    replica: str | None,
     staging_bytes: int | None,
     most_uploads: int,
     idle_seconds: float,
@@ -121,6 +128,7 @@ def main(  # noqa: PLR0913 - one for each flag
     settings = Settings(
         folder=folder,
         job_uid=job_uid,
+        replica=replica,
         token=SecretStr(token) if token else None,
         staging_bytes=staging_bytes,
         most_uploads=most_uploads,

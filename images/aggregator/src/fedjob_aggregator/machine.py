@@ -379,10 +379,11 @@ def _commit_failed(state: State, current: Attempt, message: str) -> Step:
 
 
 def _committed(state: State, event: Committed) -> Step:
-    record = event.record
-    assert state.current is not None
-    assert record.round == state.committed + 1 == state.current.round  # the compare-and-set, once more
-    last = LastRound(record=record, state=advance(state.current.state, RoundEvent.COMMITTED))
+    record, current = event.record, state.current
+    assert record.round == state.committed + 1  # the compare-and-set, once more
+    assert current is None or current.round == record.round  # none: an earlier leader's, which was copied here
+    committed = RoundState.COMMITTED if current is None else advance(current.state, RoundEvent.COMMITTED)
+    last = LastRound(record=record, state=committed)
     commands = () if record.expects_evaluation else (KeepRecord(record=record),)
     return Step(state=replace(state, last=last, current=None), commands=commands)
 

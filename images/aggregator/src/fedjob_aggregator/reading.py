@@ -10,7 +10,7 @@ from fedjob_aggregator.events import State
 from fedjob_aggregator.replacements import Replacements
 from fedjob_aggregator.views import committed_view, current_view, overview
 from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.messages import AggregatorState, RoundView
+from fedjob_protocol.messages import AggregatorState, CheckpointInfo, RoundView
 from fedjob_protocol.round import RoundState
 
 LONGEST_WAIT_SECONDS: Final = 60.0
@@ -80,6 +80,10 @@ class Reading:
         if len(lines) >= limit:
             return lines, True
         return [*lines, last.record.model_dump_json(by_alias=True).encode()], False
+
+    def find(self, which: str) -> CheckpointInfo | None:
+        """A model by ``latest``, ``best`` or a round's number; ``None`` if it is not kept."""
+        return self.store.find(which)
 
     def overview(self) -> AggregatorState:
         """Everything about this aggregator."""

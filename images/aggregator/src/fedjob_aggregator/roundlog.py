@@ -67,6 +67,23 @@ class RoundLog:
             raise
         self._ends.append(self._end + len(line))
 
+    def truncate(self, last_round: int) -> None:
+        """Drop every line after that of a round; durable.
+
+        Args:
+            last_round: The last round that stays; -1 keeps none.
+
+        Raises:
+            OSError: It could not be done.
+        """
+        if last_round >= self.last_round:
+            return
+        ends = self._ends[: last_round + 1]
+        self._writer.truncate(ends[-1] if ends else 0)
+        self._ends = ends
+        self._writer.seek(self._end)
+        self._disk.sync(self._writer.fileno())
+
     def record(self, round_number: int) -> RoundRecord | None:
         """The record of a round, if it is in the log."""
         if not 0 <= round_number <= self.last_round:

@@ -4,7 +4,6 @@ The handlers take the raw request, since checking headers and streaming bodies b
 FastAPI's dependencies; `openapi` says what they take and give.
 """
 
-import math
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -13,9 +12,10 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fedjob_aggregator.answers import answer, read_message, whole_number
+from fedjob_aggregator.answers import answer, read_message, wait_seconds, whole_number
 from fedjob_aggregator.models import ModelResponse
 from fedjob_aggregator.openapi import UPLOAD_BODY, Parameter, described
+from fedjob_aggregator.routes_replication import REPLICATION_MESSAGES, add_replication_routes
 from fedjob_aggregator.server import BODY_EXTENSION
 from fedjob_aggregator.service import Service
 from fedjob_aggregator.upload_headers import MAX_TERM, StreamedBody, parse_upload
@@ -76,6 +76,7 @@ V1_MESSAGES: Final[tuple[type[BaseModel], ...]] = (
     RoundLog,
     AggregatorState,
     Accepted,
+    *REPLICATION_MESSAGES,
 )
 """What the routes take and give, for the OpenAPI document."""
 
@@ -87,7 +88,7 @@ def v1_routes(service: Service) -> APIRouter:
         service: Who answers.
     """
     router = APIRouter(tags=["v1"])
-    for add in (_add_operator_routes, _add_client_routes, _add_reading_routes):
+    for add in (_add_operator_routes, _add_client_routes, _add_reading_routes, add_replication_routes):
         add(router, service)
     return router
 
@@ -161,7 +162,7 @@ def _add_reading_routes(router: APIRouter, service: Service) -> None:
     @router.get(ROUND_PATH, **described(RoundView, parameters=[ROUND, wait]))
     async def read_round(request: Request) -> Response:
         """Where a round is."""
-        seconds = _seconds(request.query_params.get("wait"))
+        seconds = wait_seconds(request.query_params.get("wait"))
         return answer(await service.wait(_round(request), seconds))
 
     since = Parameter("since", "query", "First round, 0 unless given.")
@@ -188,7 +189,7 @@ def _add_reading_routes(router: APIRouter, service: Service) -> None:
     async def read_model(request: Request) -> Response:
         """A committed model as safetensors; understands `Range`, `If-Range` and `If-None-Match`."""
         name = request.path_params["which"]
-        info = service.store.find(name)
+        info = service.find(name)
         if info is None:
             raise Refusal(
                 Word.NOT_FOUND, f"there is no model {name[:80]!r}: the newest, the one before and the best are kept"
@@ -214,13 +215,3 @@ def _body(request: Request) -> RequestBody:
         return StreamedBody(request)
     body: RequestBody = extension["body"]
     return body
-
-
-def _seconds(text: str | None) -> float:
-    try:
-        seconds = float(text or 0)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise Refusal(Word.BAD_REQUEST, f"wait must be a number of seconds from 0, it is {(text or '')[:40]!r}")
-    return seconds

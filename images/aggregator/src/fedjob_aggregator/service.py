@@ -122,7 +122,9 @@ class Service(Reading):
             Refusal: As `machine.step`; ``storage-full``: term or record could not be made durable.
         """
         async with self._operator:
-            await self._claim(spec.job_uid, spec.term)
+            await self._claim_as_leader(spec.job_uid, spec.term)
+            if self._is_held(round_number):
+                return self.view(round_number)
             event = Open(round=round_number, spec=spec, now=time.monotonic(), at=self._wall_clock())
             await self._settle(self._apply(event))
             last = self._state.last
@@ -138,7 +140,7 @@ class Service(Reading):
         """
         async with self._operator:
             if self._state.job_uid is not None:
-                await self._claim(self._state.job_uid, term)
+                await self._claim_as_leader(self._state.job_uid, term)
             self._apply(Cancel(round=round_number, attempt=attempt))
             return self.view(round_number)
 
@@ -149,9 +151,14 @@ class Service(Reading):
             Refusal: As `machine.step`; ``storage-full``: the record could not be made durable.
         """
         async with self._operator:
-            await self._claim(evaluation.job_uid, evaluation.term)
+            await self._claim_as_leader(evaluation.job_uid, evaluation.term)
             await self._settle(self._apply(Evaluate(round=round_number, evaluation=evaluation)))
             return self.view(round_number)
+
+    async def _claim_as_leader(self, job_uid: str, term: int) -> None:
+        self._check_leads()
+        await self._claim(job_uid, term)
+        self._check_leads()
 
     async def _claim(self, job_uid: str, term: int) -> None:
         claim = Claim(job_uid=job_uid, term=term)
@@ -171,6 +178,7 @@ class Service(Reading):
         Raises:
             Refusal: As `admission.admit`, `UploadDesk.check`, `UploadDesk.receive` and `machine.step`.
         """
+        self._check_leads()
         incoming = Incoming()
         admission: Admission | Update | None = None
         self._recorder.upload_began()
@@ -226,6 +234,7 @@ class Service(Reading):
         Raises:
             Refusal: As `machine.step`.
         """
+        self._check_leads()
         self._apply(ReportFailure(round=round_number, client=client, report=report))
 
     def stop(self) -> None:
@@ -239,6 +248,22 @@ class Service(Reading):
             self._commit.cancel()
         self._writer.stop()
         self._desk.stop()
+
+    # What is more where there are standbys: see `replica_service`
+
+    def _check_leads(self) -> None:
+        """Refuse a request that only a leader takes: this one leads."""
+
+    def _is_held(self, round_number: int) -> bool:  # noqa: ARG002 - of those that override it
+        """Whether a round is durable here and waits for others: it counts at once."""
+        return False
+
+    def _leads_in(self) -> int | None:
+        """The term in which this aggregator leads; ``None``: whoever asks may commit."""
+        return None
+
+    async def _acknowledged(self, record: RoundRecord) -> None:
+        """Wait until a durable round counts: it does at once."""
 
     # The machine
 
@@ -339,13 +364,14 @@ class Service(Reading):
         attempt = command.attempt
         await asyncio.sleep(command.after_seconds)
         try:
-            record = await self._writer.commit(attempt)
+            record = await self._writer.commit(attempt, term=self._leads_in())
         except Exception as error:  # noqa: BLE001 - whatever it is: the sums are there, and the view has to say why
             _log.exception("round %d cannot be committed", attempt.round)
             message = f"cannot write the checkpoint of round {attempt.round}: {error}"
             self._recorder.commit_failed()
             self._apply(CommitFailed(round=attempt.round, attempt=attempt.spec.attempt, message=message))
             return
+        await self._acknowledged(record)
         if attempt.round == 0:
             self._writer.drop_initial()
             assert self.store.tensors is not None

@@ -18,6 +18,8 @@ class Settings(BaseModel):
     """Checkpoints, manifest and round log."""
     job_uid: str | None = Field(default=None, min_length=1, max_length=253)
     """Whose folder it has to be; ``None``: the job whose round is opened first."""
+    replica: str | None = Field(default=None, min_length=1, max_length=253)
+    """Its name among the aggregators of the job; ``None``: there is no other, and it leads without being told."""
     token: SecretStr | None = None
     """What ``/v1`` wants in the header ``Fedjob-Token``; ``None``: nothing."""
     staging_bytes: int | None = Field(default=None, ge=0)

@@ -95,14 +95,26 @@ class Writer:
             return _done(None)
         return self._soon(lambda: self._fold(upload, scale_bits, weight))
 
-    def commit(self, attempt: Attempt) -> "asyncio.Future[RoundRecord]":
+    def commit(self, attempt: Attempt, *, term: int | None = None) -> "asyncio.Future[RoundRecord]":
         """Write the next checkpoint and its record.
+
+        Args:
+            attempt: What is committed.
+            term: As of `CheckpointStore.commit`.
 
         Raises (when awaited):
             OSError: The storage refuses; may be tried again.
             FedJobError: The model cannot be committed.
         """
-        return self._later(lambda: self._commit(attempt))
+        return self._later(lambda: self._commit(attempt, term))
+
+    def perform(self, action: Callable[[], T]) -> "asyncio.Future[T]":
+        """Do something with the folder in its turn.
+
+        Raises (when awaited):
+            Exception: What the action raises.
+        """
+        return self._later(action)
 
     def keep(self, record: RoundRecord) -> "asyncio.Future[None]":
         """Close the record of the last round.
@@ -179,7 +191,7 @@ class Writer:
                     deque(self._folders.map(fold, [begin + at for at in begins], parts), maxlen=0)
                 begin += values.size
 
-    def _commit(self, attempt: Attempt) -> RoundRecord:
+    def _commit(self, attempt: Attempt, term: int | None) -> RoundRecord:
         started = time.monotonic()
 
         def record(info: CheckpointInfo) -> RoundRecord:
@@ -195,7 +207,7 @@ class Writer:
 
         with ExitStack() as opened:
             tensors, data = self._next_model(attempt, opened)
-            return self._store.commit(attempt.round, tensors, data, record)
+            return self._store.commit(attempt.round, tensors, data, record, term=term)
 
     def _next_model(self, attempt: Attempt, opened: ExitStack) -> tuple[Manifest, Iterator[memoryview]]:
         header, committed = self._store.header, self._store.manifest.committed
