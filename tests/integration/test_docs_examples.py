@@ -56,6 +56,11 @@ def test_the_mnist_example_runs(tmp_path):
     assert accuracy(status) > 0.7
 
 
+def test_the_example_with_standbys_runs(tmp_path):
+    status = run_briefly(EXAMPLES / "06-standbys.yaml", tmp_path, TWO_CLIENTS)
+    assert status["aggregator"]["replicas"] == 3
+
+
 def test_the_example_with_files_of_ones_own_runs(tmp_path):
     folder = tmp_path / "05-npz"
     shutil.copytree(EXAMPLES / "05-npz", folder, ignore=shutil.ignore_patterns("data"))

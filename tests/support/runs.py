@@ -182,7 +182,7 @@ class LiveRun:
             return []
 
     def programs(self) -> dict[str, psutil.Process]:
-        """The programs that live, by name: ``aggregator``, ``client-0`` …, ``evaluator``."""
+        """The programs that live, by name: ``aggregator``, ``aggregator-1`` …, ``client-0`` …, ``evaluator``."""
         named = {}
         for child in self.children():
             try:
@@ -190,7 +190,7 @@ class LiveRun:
             except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
                 continue
             if "fedjob_aggregator" in words:
-                named["aggregator"] = child
+                named[Path(words[words.index("--dir") + 1]).name] = child
             elif "fedjob_client" in words and '"role":"Evaluator"' in settings.get("FEDJOB_CONFIG", ""):
                 named["evaluator"] = child
             elif "fedjob_client" in words:

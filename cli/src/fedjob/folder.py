@@ -7,7 +7,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fedjob_protocol.errors import FedJobError
-from fedjob_protocol.layout import ROUND_LOG_NAME
 
 RUNS = Path("runs")
 """Where runs go unless ``--dir`` says otherwise, below the current folder."""
@@ -34,13 +33,8 @@ class RunFolder:
 
     @property
     def aggregator(self) -> Path:
-        """The aggregator's folder: checkpoints and round log."""
+        """The aggregator's folder, of several the first one's: checkpoints and round log."""
         return self.path / "aggregator"
-
-    @property
-    def round_log(self) -> Path:
-        """One line of JSON per committed round."""
-        return self.aggregator / ROUND_LOG_NAME
 
     def prepare(self) -> None:
         """Create the folder and what belongs in it.

@@ -14,7 +14,7 @@ from fedjob.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from fedjob.folder import FolderError, RunFolder, choose
 from fedjob.manifest import ManifestError, load_manifest, render_problems
 from fedjob.progress import display_for, say
-from fedjob_operator.adapters.local import JobFile
+from fedjob_operator.adapters.local import JobFile, leader_folder
 from fedjob_operator.api.immutable import immutable_changes
 from fedjob_operator.api.local import local_notes, local_problems
 from fedjob_operator.api.problems import Problem
@@ -181,7 +181,7 @@ def _conclude(job: FederatedJob, folder: RunFolder, *, seconds: float, as_json: 
     if status.phase is Phase.FAILED:
         say(f"logs: {folder.path / 'logs'}", stream=people)
     if status.model and status.model.path:
-        say(f"model: {folder.aggregator / status.model.path}", stream=people)
+        say(f"model: {folder.path / leader_folder(job) / status.model.path}", stream=people)
         say(f"digest: {status.model.digest}", stream=people)
         say("next:", stream=people)
         for command in (["rounds"], ["model", "show"], ["predict"]):

@@ -12,10 +12,10 @@ from rich.table import Table
 from fedjob.failure import EXIT_USAGE, Failure
 from fedjob.folder import RunFolder
 from fedjob.progress import say
-from fedjob_operator.adapters.local import JobFile
+from fedjob_operator.adapters.local import JobFile, leader_folder
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_protocol.errors import Refusal
-from fedjob_protocol.layout import PARENT_KEY
+from fedjob_protocol.layout import PARENT_KEY, ROUND_LOG_NAME
 from fedjob_protocol.messages import RoundRecord
 from fedjob_protocol.weights import LENGTH_BYTES, Header, header_end, parse_header
 
@@ -48,7 +48,7 @@ def newest_model(folder: RunFolder) -> tuple[FederatedJob, Path]:
     model = job.status.model
     if model is None or model.path is None:
         raise Failure(f"{folder.path} has no model yet: phase {job.status.phase}; run it first")
-    path = folder.aggregator / model.path
+    path = folder.path / leader_folder(job) / model.path
     if not path.is_file():
         raise Failure(f"{path} is gone; the status says that round {model.round} is committed")
     return job, path
@@ -61,8 +61,8 @@ def show_rounds(path: Path, *, as_json: bool) -> None:
         Failure: The folder holds no run, or its log cannot be read.
     """
     folder = RunFolder(path)
-    load_job(folder)
-    records = _read_log(folder.round_log)
+    job = load_job(folder)
+    records = _read_log(folder.path / leader_folder(job) / ROUND_LOG_NAME)
     if as_json:
         for record in records:
             say(record.model_dump_json(by_alias=True))

@@ -9,6 +9,8 @@ from datetime import datetime
 
 from fedjob_operator.core.actions import (
     Action,
+    Appoint,
+    Call,
     CheckPods,
     Evaluate,
     FetchInfo,
@@ -20,7 +22,7 @@ from fedjob_operator.core.actions import (
     StartTask,
     WatchRound,
 )
-from fedjob_operator.core.observed import Failure, Observed, PodCheck, PodRole, PodView, TaskAck
+from fedjob_operator.core.observed import Failure, Observed, PodCheck, PodRole, PodView, ReplicaSeen, TaskAck
 from fedjob_protocol.clients import ReplacedClient, ReplacedClients
 from fedjob_protocol.errors import Word
 from fedjob_protocol.messages import (
@@ -47,6 +49,7 @@ _OUT_OF_DATE = frozenset(
         Word.ROUND_CLOSED,
         Word.ROUND_CONFLICT,
         Word.STALE_ATTEMPT,
+        Word.NOT_LEADER,
     }
 )
 """Answers that say that what we believe of the aggregator is out of date: it was restarted in place, or the answer to
@@ -58,19 +61,19 @@ class Observations:
 
     def __init__(self) -> None:
         self._seen = Observed()
-        self._aggregator: str | None = None
+        self._replicas: dict[str, ReplicaSeen] = {}
         self._evaluator: str | None = None
 
     def look(self, pods: tuple[PodView, ...]) -> Observed:
         """Return everything seen, together with the pods that there are now."""
-        aggregators = [pod for pod in pods if pod.role is PodRole.AGGREGATOR]
+        aggregators = [pod for pod in pods if pod.role is PodRole.AGGREGATOR and pod.index == 0]
         newest = max(aggregators, key=lambda pod: pod.ordinal, default=None)
         incarnation = newest.incarnation if newest else None
-        if incarnation != self._aggregator:
-            # Another process: what the one before held in memory says nothing about this one.
-            self._aggregator = incarnation
-            self._seen = replace(self._seen, state=None, round=None)
+        self._aggregator = incarnation
         running = {pod.incarnation for pod in pods}
+        if not running.issuperset(self._replicas):
+            # Another process: what the one before held in memory says nothing about this one.
+            self._replicas = {key: said for key, said in self._replicas.items() if key in running}
         if not running.issuperset(self._seen.infos):
             infos = {key: info for key, info in self._seen.infos.items() if key in running}
             self._seen = replace(self._seen, infos=infos)
@@ -78,16 +81,25 @@ class Observations:
         if evaluation and evaluation.state is EvaluationState.FAILED and self._evaluator not in running:
             # Its successor may do better.
             self._seen = replace(self._seen, evaluation=None)
-        return replace(self._seen, pods=pods)
+        only = self._replicas.get(incarnation or "")
+        return replace(
+            self._seen,
+            pods=pods,
+            state=only.state if only else None,
+            round=only.round if only else None,
+            replicas=self._replicas,
+        )
 
     def learn(self, action: Action, answer: Answer) -> None:
         """Take in the answer of a call that succeeded."""
         self._forget_failure(action.key)
+        if isinstance(action, Call):
+            self._forget_silence(action.incarnation)
         match action, answer:
             case CheckPods(), PodCheck():
                 self._seen = replace(self._seen, pod_check=answer)
-            case ReadState(), AggregatorState() if action.incarnation == self._aggregator:
-                self._seen = replace(self._seen, state=answer, round=answer.current)
+            case ((ReadState() | Appoint()), AggregatorState()):
+                self._set(action.incarnation, ReplicaSeen(state=answer, round=answer.current))
             case ListReplaced(), ReplacedClients():
                 self._learn_replaced(answer.clients)
             case FetchInfo(), ClientInfo():
@@ -107,8 +119,10 @@ class Observations:
         before = self._seen.failures.get(action.key)
         failure = Failure(word=word, message=message, since=before.since if before else now)
         self._seen = replace(self._seen, failures={**self._seen.failures, action.key: failure})
-        if word == Word.STALE_TERM or (word in _OUT_OF_DATE and isinstance(action, _ON_ROUNDS)):
-            self._seen = replace(self._seen, state=None, round=None)
+        if word == Word.STALE_TERM:
+            self._replicas = {}
+        elif word in _OUT_OF_DATE and isinstance(action, _ON_ROUNDS):
+            self._set(action.incarnation, None)
 
     def _forget_failure(self, key: str) -> None:
         if key in self._seen.failures:
@@ -120,19 +134,31 @@ class Observations:
         if asked.items() - self._seen.replaced.items():
             self._seen = replace(self._seen, replaced={**self._seen.replaced, **asked})
 
+    def _forget_silence(self, incarnation: str) -> None:
+        """Whoever answers is not silent, whatever calls before had no answer."""
+        failures = self._seen.failures
+        left = {key: item for key, item in failures.items() if item.word is not None or f"/{incarnation}" not in key}
+        if len(left) < len(failures):
+            self._seen = replace(self._seen, failures=left)
+
+    def _set(self, incarnation: str, said: ReplicaSeen | None) -> None:
+        """Remember what an aggregator said, or that it is out of date; what was handed out before stays as it is."""
+        others = {key: other for key, other in self._replicas.items() if key != incarnation}
+        self._replicas = others if said is None else {**others, incarnation: said}
+
     def _learn_round(self, incarnation: str, view: RoundView) -> None:
-        if incarnation != self._aggregator:
+        said = self._replicas.get(incarnation)
+        if said is None:
             return
         self._learn_replaced(view.replaced)
-        state = self._seen.state
-        if state is not None and state.boot_id != view.boot_id:
+        if said.state.boot_id != view.boot_id:
             # Restarted in place, unnoticed by whoever watches pods: read its state again.
-            self._seen = replace(self._seen, state=None, round=None)
+            self._set(incarnation, None)
             return
-        self._seen = replace(self._seen, state=_committed(state, view))
-        before = self._seen.round
-        if before is None or (view.round, view.attempt) >= (before.round, before.attempt):
-            self._seen = replace(self._seen, round=view)
+        before = said.round
+        is_newer = before is None or (view.round, view.attempt) >= (before.round, before.attempt)
+        self._set(incarnation, ReplicaSeen(state=_committed(said.state, view), round=view if is_newer else before))
+        if is_newer:
             self._drop_old_failures(view.round)
 
     def _drop_old_failures(self, round_number: int) -> None:
@@ -154,10 +180,10 @@ class Observations:
         self._seen = replace(self._seen, acks={**self._seen.acks, action.client: ack})
 
 
-def _committed(state: AggregatorState | None, view: RoundView) -> AggregatorState | None:
+def _committed(state: AggregatorState, view: RoundView) -> AggregatorState:
     """Bring the state, which is read once per boot, up to date with a round that was committed since."""
     record = view.record
-    if state is None or record is None or (state.committed and state.committed.round >= record.round):
+    if record is None or (state.committed and state.committed.round >= record.round):
         return state
     newest = CheckpointInfo(round=record.round, digest=record.digest, parent=record.parent, bytes=record.model_bytes)
     return state.model_copy(update={"committed": newest})

@@ -14,6 +14,7 @@ from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.core.acceptance import as_accepted
 from fedjob_operator.core.actions import (
     Action,
+    Appoint,
     Call,
     CheckPods,
     CreatePod,
@@ -146,8 +147,8 @@ class Performer:
                 self._hold(action.key, RECHECK_SECONDS)
             case ListReplaced():
                 self._hold(action.key, ASK_SECONDS)
-            case CreatePod() | DeletePod() | DeleteJob():
-                # Until the pod is seen, or seen to be gone.
+            case CreatePod() | DeletePod() | DeleteJob() | Appoint():
+                # Until the pod is seen, or seen to be gone; a standby that is silent is told again, not all the time.
                 self._hold(action.key, SEEN_SECONDS)
             case _:
                 pass

@@ -41,8 +41,8 @@ class StandbyView(Answer):
     name: Name
     committed: int = -1
     """The newest round that it holds of the leader's; -1 if there is none."""
-    silent_seconds: float | None = None
-    """Seconds since it was heard of; ``None``: not since this leader began to lead."""
+    silent_seconds: float = 0.0
+    """Seconds since it was heard of, or since this leader began to lead."""
 
 
 class ReplicaView(Answer):

@@ -134,8 +134,7 @@ class SimulatedAggregator:
 
     def watch_round(self, number: int, reply: Reply) -> None:
         """``GET /v1/rounds/{r}?wait=…``."""
-        current = self._state.current
-        if current is None or current.round != number or current.state not in _WATCHED:
+        if not self._is_watched(number):
             self._try(reply, lambda: self._view(number))
             return
         waiting = (number, reply)
@@ -270,6 +269,9 @@ class SimulatedAggregator:
             fingerprint={},
         )
         self._disk.records.append(record)
+        self._made_durable(record)
+
+    def _made_durable(self, record: RoundRecord) -> None:
         self._report(record)
         self._apply(Committed(record=record))
 
@@ -295,10 +297,14 @@ class SimulatedAggregator:
         return current_view(state, state.current, self._simulation.seconds)
 
     def _answer_watchers(self) -> None:
-        current = self._state.current
         for waiting in list(self._watchers):
-            if current is None or current.round != waiting[0] or current.state not in _WATCHED:
+            if not self._is_watched(waiting[0]):
                 self._stop_watching(waiting)
+
+    def _is_watched(self, number: int) -> bool:
+        """Whether a round is open or being committed."""
+        current = self._state.current
+        return current is not None and current.round == number and current.state in _WATCHED
 
     def _stop_watching(self, waiting: tuple[int, Reply]) -> None:
         if self.alive and waiting in self._watchers:

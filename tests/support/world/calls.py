@@ -5,6 +5,7 @@ from typing import Any
 
 from fedjob_operator.core.actions import (
     Action,
+    Appoint,
     Call,
     Evaluate,
     FetchInfo,
@@ -39,6 +40,8 @@ def send(
                 reply(ReplacedClients(clients=[]))
             case FetchInfo():
                 program.read_info(reply)
+            case Appoint():
+                program.appoint(action.leadership, reply)
             case OpenRound():
                 program.open_round(action.round, action.spec, reply)
             case WatchRound():

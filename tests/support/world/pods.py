@@ -110,6 +110,16 @@ class SimulatedPods:
         self._programs[view.incarnation] = program
         self._network.attach(view.incarnation, program)
 
+    def freeze(self, view: PodView, seconds: float) -> None:
+        """A program answers nobody for a while, and goes on then."""
+        program = self._programs[view.incarnation]
+        self._network.detach(view.incarnation)
+        self._simulation.later(seconds, lambda: self._thaw(view.incarnation, program))
+
+    def _thaw(self, incarnation: str, program: Killable) -> None:
+        if self._programs.get(incarnation) is program:
+            self._network.attach(incarnation, program)
+
     def delete(self, action: DeletePod) -> None:
         """Ask this very pod to end, which takes a while; its program goes on until then."""
         place = (action.role, action.index, action.ordinal)

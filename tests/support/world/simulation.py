@@ -124,13 +124,17 @@ RATES = {
 """What can go wrong, per opportunity."""
 
 
-def draw_faults(rng: Random) -> Faults:
+STANDBY_RATES = {**RATES, "volume lost": 0.03, "aggregator frozen": 0.03}
+"""What can go wrong where there are standbys."""
+
+
+def draw_faults(rng: Random, rates: dict[str, float] = RATES) -> Faults:
     """Draw which faults a schedule has: a few kinds, more or less often, from the beginning or later."""
-    kinds = rng.sample(sorted(RATES), rng.randint(1, len(RATES)))
+    kinds = rng.sample(sorted(rates), rng.randint(1, len(rates)))
     boost = rng.choice((1.0, 3.0, 10.0))
     return Faults(
         rng=rng,
-        rates={kind: min(RATES[kind] * boost, 0.5) for kind in kinds},
+        rates={kind: min(rates[kind] * boost, 0.5) for kind in kinds},
         budget=rng.randint(1, 8),
         quiet_rounds=rng.choice((0, 1, 1, 2)),
     )

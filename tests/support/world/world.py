@@ -10,17 +10,19 @@ from fedjob_aggregator.machine import step as real_step
 from fedjob_client.work import WorkId
 from fedjob_operator.api.v1alpha1 import ConditionType, FederatedJob, FederatedJobStatus, Phase
 from fedjob_operator.core.decide import decide
+from fedjob_operator.core.leadership import replica_name
 from fedjob_operator.core.observed import PodRole
 from fedjob_operator.core.platform import LOCAL, Platform
-from fedjob_operator.core.pods import needs_evaluator
+from fedjob_operator.core.pods import leading_index, needs_evaluator
 from fedjob_protocol.messages import RoundRecord
-from tests.support.world.aggregator import Disk, Machine, SimulatedAggregator
+from tests.support.world.aggregator import Machine, SimulatedAggregator
 from tests.support.world.clients import Habits, SimulatedClient, SimulatedEvaluator
 from tests.support.world.driver import Decide, Driver
 from tests.support.world.fences import Fence, fenced
 from tests.support.world.invariants import Invariants
 from tests.support.world.network import Network
 from tests.support.world.pods import Killable, SimulatedPods
+from tests.support.world.replica import ReplicaDisk, Rules, SimulatedReplica
 from tests.support.world.shrinking import shrunk
 from tests.support.world.simulation import Fault, Faults, Simulation, draw_faults, exactly, no_faults
 from tests.support.world.store import Store
@@ -96,6 +98,7 @@ class World:
         seed: Everything that is drawn comes from it.
         faults: Draws what goes wrong.
         machine: The aggregator's rules; a test may break them.
+        rules: The rules of several aggregators; a test may break them.
         decide_: The operator's; a test may break them.
         store: Keeps the resource; a test may break its rules.
         simulation: Another time than one of its own.
@@ -108,6 +111,7 @@ class World:
         *,
         faults: Callable[[Random], Faults] = draw_faults,
         machine: Machine = real_step,
+        rules: Rules | None = None,
         decide_: Decide | None = None,
         store: type[Store] = Store,
         simulation: Simulation | None = None,
@@ -118,13 +122,14 @@ class World:
         self.faults = faults(Random(f"faults of {seed}"))
         self._moments = Random(f"moments of {seed}")
         self.setting = setting
-        self.disk = Disk()
+        self.disks = [ReplicaDisk() for _ in range(setting.job.spec.aggregator.replicas)]
         self.network = Network(self.simulation, self.faults)
         self.invariants = Invariants(setting.job, num_clients=setting.num_clients)
         self.store = store(setting.job, self.faults, written=self.invariants.written, edited=self._edited)
         self.pods = SimulatedPods(self.simulation, self.network, begin=self._begin, changed=self._pods_changed)
-        self._fence = Fence("the aggregator")
-        self._machine = fenced(machine, self._fence)
+        self._fences = [Fence(name) for name in self._names()]
+        self._machine = machine
+        self._rules = rules or Rules()
         self._decide = decide_ or partial(decide, platform=setting.platform)
         self.drivers: list[AnyDriver] = []
         self._boots = 0
@@ -145,7 +150,8 @@ class World:
         self._strike()
 
     def _places(self) -> Iterator[tuple[PodRole, int]]:
-        yield PodRole.AGGREGATOR, 0
+        for index in range(len(self.disks)):
+            yield PodRole.AGGREGATOR, index
         for index in range(self.setting.num_clients):
             yield PodRole.CLIENT, index
         if needs_evaluator(self.setting.job):
@@ -155,10 +161,15 @@ class World:
         """How it ended."""
         return Outcome(
             status=self.store.status,
-            records=tuple(self.disk.records),
+            records=tuple(self._kept()),
             faults=tuple(self.faults.happened),
             finished=finished,
         )
+
+    def _kept(self) -> list[RoundRecord]:
+        """What the leader holds, or, where its volume was lost in the last moment, whoever holds most."""
+        leader = self.disks[leading_index(self.store.read())]
+        return max((leader, *self.disks), key=lambda disk: len(disk.records)).records
 
     def is_over(self) -> bool:
         """Whether an operator has come to the end of the job."""
@@ -205,15 +216,7 @@ class World:
         self._boots += 1
         match role:
             case PodRole.AGGREGATOR:
-                return SimulatedAggregator(
-                    self.simulation,
-                    self.faults,
-                    self.disk,
-                    boot_id=f"boot-{self._boots}",
-                    committed=self._committed,
-                    admitted=lambda term: self._fence.taken("an upload", term, has_effect=True),
-                    machine=self._machine,
-                )
+                return self._aggregator(index)
             case PodRole.CLIENT:
                 return SimulatedClient(
                     self.simulation,
@@ -224,6 +227,31 @@ class World:
                 )
             case PodRole.EVALUATOR:
                 return SimulatedEvaluator(self.simulation, self.setting.habits)
+
+    def _names(self) -> list[str]:
+        """What the aggregators are called in messages."""
+        return ["the aggregator"] if len(self.disks) == 1 else [replica_name(index) for index in range(len(self.disks))]
+
+    def _aggregator(self, index: int) -> SimulatedAggregator:
+        disk, boot_id = self.disks[index], f"boot-{self._boots}"
+        fence = self._fences[index]
+        options: dict[str, Any] = {
+            "boot_id": boot_id,
+            "committed": self._committed,
+            "admitted": lambda term: fence.taken("an upload", term, has_effect=True),
+            "machine": fenced(self._machine, fence),
+        }
+        if len(self.disks) == 1:
+            return SimulatedAggregator(self.simulation, self.faults, disk, **options)
+        return SimulatedReplica(
+            self.simulation,
+            self.faults,
+            disk,
+            name=replica_name(index),
+            network=self.network,
+            rules=self._rules,
+            **options,
+        )
 
     def _committed(self, record: RoundRecord) -> None:
         self.faults.quiet_rounds -= 1
@@ -251,6 +279,12 @@ class World:
                 self.pods.kill(view)
             elif self.faults.strikes("aggregator restarted in place"):
                 self.pods.restart_in_place(view)
+            elif self._may_lose(view.index) and self.faults.strikes("volume lost"):
+                self.pods.kill(view)
+                self.disks[view.index] = ReplicaDisk()
+                self._fences[view.index] = Fence(self._names()[view.index])  # terms are durable on the volume only
+            elif len(self.disks) > 1 and self.faults.strikes("aggregator frozen"):
+                self.pods.freeze(view, self.simulation.rng.random() * 60.0)
         limit = self.setting.job.spec.client_groups[0].backoff_limit
         for view in self.pods.running(PodRole.CLIENT):
             is_last = view.ordinal >= limit
@@ -259,6 +293,13 @@ class World:
         for view in self.pods.running(PodRole.EVALUATOR):
             if view.ordinal < 3 and self.faults.strikes("evaluator killed"):
                 self.pods.kill(view)
+
+    def _may_lose(self, index: int) -> bool:
+        """Whether all other aggregators hold what this one holds: a volume at a time is what is promised."""
+        mine, others = self.disks[index], [disk for place, disk in enumerate(self.disks) if place != index]
+        chain = [record.digest for record in self.invariants.records]
+        held = ([record.digest for record in disk.records[: len(chain)]] for disk in (*others, mine))
+        return len(self.disks) > 1 and all(digests == chain for digests in held)
 
     def _double_operator(self) -> None:
         """A second operator takes over while the first has not noticed; it lives on for a while."""

@@ -32,7 +32,7 @@ def standing(name=NAMES[0]):
 
 def leader(**changes):
     said = leadership(**changes)
-    return appointed(standing(), said, said.term)
+    return appointed(standing(), said, said.term, 0.0)
 
 
 def progress(newest=COMMIT, *, term=1, **changes):
@@ -50,7 +50,7 @@ def test_nobody_leads_before_it_was_told_so():
 
 
 def test_the_leader_leads_in_its_term_and_the_others_follow():
-    follower = appointed(standing(NAMES[1]), leadership(), 1)
+    follower = appointed(standing(NAMES[1]), leadership(), 1, 0.0)
     assert leader().leads(1)
     assert not follower.leads(1)
     assert follower.role(1) is ReplicaRole.STANDBY
@@ -64,32 +64,37 @@ def test_whoever_has_seen_a_higher_term_leads_no_more():
 
 
 def test_a_standby_of_a_lower_term_than_it_has_seen_follows_nobody():
-    assert appointed(standing(NAMES[1]), leadership(), 1).follows(2) is None
+    assert appointed(standing(NAMES[1]), leadership(), 1, 0.0).follows(2) is None
 
 
 def test_a_lower_term_is_refused():
-    assert refusal(appointed, standing(), leadership(term=1), 2) is Word.STALE_TERM
+    assert refusal(appointed, standing(), leadership(term=1), 2, 0.0) is Word.STALE_TERM
 
 
 def test_a_term_has_one_leader():
-    assert refusal(appointed, leader(), leadership(NAMES[1]), 1) is Word.ROUND_CONFLICT
+    assert refusal(appointed, leader(), leadership(NAMES[1]), 1, 0.0) is Word.ROUND_CONFLICT
 
 
 def test_another_run_than_the_chosen_one_does_not_lead():
-    assert refusal(appointed, standing(), leadership(boot="another"), 1) is Word.WRONG_BOOT
+    assert refusal(appointed, standing(), leadership(boot="another"), 1, 0.0) is Word.WRONG_BOOT
 
 
 def test_aggregators_of_another_job_are_refused():
-    assert refusal(appointed, standing("stranger"), leadership(), 1) is Word.FORBIDDEN
+    assert refusal(appointed, standing("stranger"), leadership(), 1, 0.0) is Word.FORBIDDEN
 
 
 def test_a_late_copy_of_an_election_does_not_depose_the_leader():
-    assert appointed(leader(), leadership(None), 1) == leader()
+    assert appointed(leader(), leadership(None), 1, 0.0) == leader()
+
+
+def test_who_is_told_again_goes_on_as_before():
+    again = leadership(committed={"round": 0, "digest": sha(0)})
+    assert appointed(leader(), again, 1, 9.0) == leader()
 
 
 def test_an_election_in_a_higher_term_ends_every_reign():
     said = leadership(None, term=2)
-    assert refusal(check_leads, appointed(leader(), said, 2), 2) is Word.UNAVAILABLE
+    assert refusal(check_leads, appointed(leader(), said, 2, 0.0), 2) is Word.UNAVAILABLE
 
 
 @pytest.mark.parametrize(("count", "others"), [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2)])
@@ -155,13 +160,13 @@ def test_a_standby_of_an_earlier_term_is_told_so():
 
 def test_what_was_heard_is_forgotten_when_another_one_leads():
     who = heard_from(leader(), NAMES[1], progress(), 0.0, 1)
-    assert appointed(who, leadership(NAMES[1], term=2), 2).heard == {}
-    assert appointed(who, leadership(term=2), 2).heard == who.heard
+    assert appointed(who, leadership(NAMES[1], term=2), 2, 0.0).heard == {}
+    assert appointed(who, leadership(term=2), 2, 0.0).heard == who.heard
 
 
 def test_the_leader_says_how_far_each_standby_is_and_since_when_it_is_silent():
     seen = standbys(heard_from(leader(), NAMES[1], progress(), 10.0, 1), 12.5)
     assert [(view.name, view.committed, view.silent_seconds) for view in seen] == [
         (NAMES[1], 3, 2.5),
-        (NAMES[2], -1, None),
+        (NAMES[2], -1, 12.5),
     ]

@@ -20,10 +20,6 @@ def group(**fields):
     ("fields", "line"),
     [
         (
-            {"aggregator": {"replicas": 3}},
-            "spec.aggregator.replicas: 3, but standbys are not supported yet",
-        ),
-        (
             {"clientGroups": [{"name": "a", "external": {}}]},
             "spec.clientGroups[0].external: clients that register themselves are not supported yet; use replicas",
         ),

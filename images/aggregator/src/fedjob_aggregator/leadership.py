@@ -32,6 +32,8 @@ class Standing:
     """Identity of this run of the program."""
     leadership: Leadership | None = None
     """What the operator said last; ``None`` since the start of the program."""
+    since: float = 0.0
+    """When it began to lead, or to follow; monotonic seconds."""
     heard: Mapping[str, Heard] = field(default_factory=dict)
     """By name of a standby; of the leader only."""
 
@@ -55,13 +57,14 @@ class Standing:
         return ReplicaRole.LEADER if self.leads(term) else ReplicaRole.STANDBY
 
 
-def appointed(standing: Standing, leadership: Leadership, term: int) -> Standing:
+def appointed(standing: Standing, leadership: Leadership, term: int, now: float) -> Standing:
     """Take in who leads.
 
     Args:
         standing: What was known.
         leadership: What the operator says.
         term: The highest seen, that of the message included.
+        now: Monotonic seconds.
 
     Raises:
         Refusal: ``stale-term``; ``forbidden``: of other aggregators; ``wrong-boot``: another run was chosen;
@@ -81,8 +84,11 @@ def appointed(standing: Standing, leadership: Leadership, term: int) -> Standing
             return standing  # a late copy of the beginning of the election
         if (leadership.leader, leadership.leader_boot_id) != (known.leader, known.leader_boot_id):
             raise Refusal(Word.ROUND_CONFLICT, f"{known.leader} leads in term {known.term}, not {leadership.leader}")
-    stays = standing.is_leader and leadership.leader == standing.name
-    return replace(standing, leadership=leadership, heard=standing.heard if stays else {})
+        if known.leader_url == leadership.leader_url:
+            return standing  # told again, perhaps when more was committed
+    if standing.is_leader and leadership.leader == standing.name:
+        return replace(standing, leadership=leadership)
+    return replace(standing, leadership=leadership, heard={}, since=now)
 
 
 def check_leads(standing: Standing, term: int) -> None:
@@ -158,8 +164,6 @@ def standbys(standing: Standing, now: float) -> list[StandbyView]:
 
 def _standby(standing: Standing, name: str, now: float) -> StandbyView:
     said = standing.heard.get(name)
-    if said is None:
-        return StandbyView(name=name)
-    newest = said.progress.newest
-    silent = round(max(now - said.at, 0.0), 1)
-    return StandbyView(name=name, committed=-1 if newest is None else newest.round, silent_seconds=silent)
+    newest = None if said is None else said.progress.newest
+    silent = max(now - (standing.since if said is None else said.at), 0.0)
+    return StandbyView(name=name, committed=-1 if newest is None else newest.round, silent_seconds=round(silent, 1))

@@ -91,7 +91,7 @@ class ReplicaService(Service):
         """
         async with self._operator:
             step(self._state, Claim(job_uid=leadership.job_uid, term=leadership.term))
-            standing = appointed(self._standing, leadership, leadership.term)
+            standing = appointed(self._standing, leadership, leadership.term, time.monotonic())
             if standing != self._standing or self._state.term < leadership.term:
                 await self._follower.leave()
                 await self._claim(leadership.job_uid, leadership.term)
@@ -300,6 +300,10 @@ class ReplicaService(Service):
 
     @override
     def _is_changing(self, round_number: int) -> bool:
+        last = self._state.last
+        is_last = self._has_led and last is not None and last.record.round == round_number
+        if is_last and last is not None and last.state is RoundState.EVALUATED and not self._is_closed_everywhere():
+            return True
         return self._is_held(round_number) or super()._is_changing(round_number)
 
     @override

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from fedjob_operator.core.actions import (
     Action,
+    Appoint,
     CheckPods,
     CreatePod,
     DeleteJob,
@@ -36,6 +37,8 @@ WATCH_SECONDS: Final = 5
 """How long one look at an open round waits for its end; progress is seen that often."""
 EVALUATE_WAIT_SECONDS: Final = 25
 """How long one look at an evaluation waits for its end."""
+APPOINT_SECONDS: Final = 20
+"""How much longer than others an aggregator may take to change its role: a checkpoint may be being written."""
 CONNECT_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 10.0
 """How long a call may take beyond what it asked to wait."""
@@ -81,6 +84,10 @@ class HttpPrograms:
                 return await self._call(AggregatorState, "GET", action.url + routes.STATE_PATH)
             case ListReplaced():
                 return await self._call(ReplacedClients, "GET", action.url + routes.CLIENTS_PATH)
+            case Appoint():
+                return await self._call(
+                    AggregatorState, "PUT", action.url + routes.LEADERSHIP_PATH, action.leadership, wait=APPOINT_SECONDS
+                )
             case FetchInfo():
                 return await self._call(ClientInfo, "GET", action.url + routes.INFO_PATH)
             case OpenRound():

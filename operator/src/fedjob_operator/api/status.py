@@ -207,6 +207,17 @@ class CommittedModel(StatusModel):
     """File of the checkpoint, on the aggregator's volume or in the folder of `fedjob run`."""
 
 
+class StandbyStatus(StatusModel):
+    """One standby, as the leader sees it."""
+
+    name: Text
+    """Its place, such as aggregator-1."""
+    committed: Annotated[int, Whole(-1, MAX_ROUNDS)] = -1
+    """The newest round that it holds; -1 if there is none."""
+    silent_since: Time | None = None
+    """When it was heard of last; unset while it is heard of."""
+
+
 class AggregatorStatus(StatusModel):
     """The aggregators."""
 
@@ -214,8 +225,12 @@ class AggregatorStatus(StatusModel):
     """Name of the pod of the aggregator that leads."""
     uid: Text | None = None
     """Identity of the leader's running program."""
+    boot_id: Text | None = None
+    """With standbys: the run of the leader's program that was chosen to lead in this term; unset while none is."""
     replicas: Annotated[int, Whole(0, 7)] = 0
     """Aggregators that are ready."""
+    standbys: tuple[StandbyStatus, ...] = Field(default=(), max_length=6)
+    """The standbys, as the leader sees them."""
 
 
 class Images(StatusModel):

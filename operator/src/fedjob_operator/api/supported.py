@@ -98,8 +98,6 @@ def _partition(path: str, partition: Partition | None) -> Iterator[Problem]:
 
 
 def _running(spec: FederatedJobSpec) -> Iterator[Problem]:
-    if spec.aggregator.replicas > 1:
-        yield Problem("spec.aggregator.replicas", f"{spec.aggregator.replicas}, but standbys are not supported yet")
     if EvaluationMode.CLIENTS in spec.evaluation.modes:
         yield Problem("spec.evaluation.modes", "Clients is not supported yet; use Evaluator, or [] for no evaluation")
 

@@ -79,6 +79,7 @@ from fedjob_operator.api.status import (
     RecentRound,
     ReplacedClient,
     Rounds,
+    StandbyStatus,
     Startup,
     Summary,
 )
@@ -139,6 +140,7 @@ __all__ = [
     "Rounds",
     "SecretRef",
     "Serve",
+    "StandbyStatus",
     "Startup",
     "Stop",
     "Storage",

@@ -31,13 +31,13 @@ UID_CHARACTERS: Final = 8
 """How much of a job's unique id is part of the names of its volumes."""
 
 
-def claim_name(job: FederatedJob) -> str:
-    """Name of the volume claim of the aggregator: the one that the spec names, or one of the job's own.
+def claim_name(job: FederatedJob, index: int = 0) -> str:
+    """Name of the volume claim of one aggregator: the one that the spec names, or one of the job's own.
 
     The own one carries part of the job's unique id: it may outlive the job, and the next job of that name begins with
     an empty one.
     """
-    return job.spec.aggregator.storage.claim_name or _of_this_job(job, "aggregator-0")
+    return job.spec.aggregator.storage.claim_name or _of_this_job(job, f"{PodRole.AGGREGATOR}-{index}")
 
 
 def client_claim_name(job: FederatedJob, template: str, index: int) -> str:

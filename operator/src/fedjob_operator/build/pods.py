@@ -9,6 +9,8 @@ from fedjob_operator.build.merge import merged
 from fedjob_operator.build.names import (
     AGGREGATOR_CONTAINER,
     CLIENT_CONTAINER,
+    JOB_UID_LABEL,
+    ROLE_LABEL,
     TOKEN_KEY,
     claim_name,
     client_claim_name,
@@ -19,6 +21,7 @@ from fedjob_operator.build.names import (
 from fedjob_operator.build.settings import GPU_RESOURCE, PodSettings
 from fedjob_operator.build.storage import Document, template_name
 from fedjob_operator.core.actions import CreatePod
+from fedjob_operator.core.leadership import replica_name
 from fedjob_operator.core.observed import PodRole
 from fedjob_operator.core.pods import group_of, pod_name
 from fedjob_protocol.config import CONFIG_VARIABLE, TERMINATION_LOG_VARIABLE, TOKEN_VARIABLE
@@ -50,7 +53,7 @@ def build_pod(job: FederatedJob, action: CreatePod, settings: PodSettings) -> Do
         ValueError: The spec holds what no client can be told, or a template is no PodTemplateSpec at all.
     """
     if action.role is PodRole.AGGREGATOR:
-        body, template = _aggregator(job, settings), job.spec.aggregator.template
+        body, template = _aggregator(job, action.index, settings), job.spec.aggregator.template
     else:
         body, template = _client(job, action, settings), _client_template(job, action)
     return _finished(job, action, merged(body, template or {}))
@@ -195,14 +198,18 @@ def _claimed(job: FederatedJob, group: ClientGroup, index: int) -> list[Document
     ]
 
 
-def _aggregator(job: FederatedJob, settings: PodSettings) -> Document:
+def _aggregator(job: FederatedJob, index: int, settings: PodSettings) -> Document:
+    environment = {"FEDJOB_DIR": DATA_FOLDER, "FEDJOB_JOB_UID": job.metadata.uid}
+    has_standbys = job.spec.aggregator.replicas > 1
+    if has_standbys:
+        environment["FEDJOB_REPLICA"] = replica_name(index)
     container = _container(
         job,
         name=AGGREGATOR_CONTAINER,
         image=_pinned(job).aggregator or settings.aggregator_image,
         port=AGGREGATOR_PORT,
         resources=settings.aggregator_resources,
-        environment={"FEDJOB_DIR": DATA_FOLDER, "FEDJOB_JOB_UID": job.metadata.uid},
+        environment=environment,
         settings=settings,
     )
     # Large checkpoints are verified before it serves; the other two probes begin after that.
@@ -210,8 +217,19 @@ def _aggregator(job: FederatedJob, settings: PodSettings) -> Document:
     container["readinessProbe"] = _probe(READY_PATH, failureThreshold=10)
     container["livenessProbe"] = _probe(HEALTH_PATH, periodSeconds=10, failureThreshold=12)
     container["volumeMounts"].append({"name": "data", "mountPath": DATA_FOLDER})
-    volume = {"name": "data", "persistentVolumeClaim": {"claimName": claim_name(job)}}
-    return {"spec": _pod_spec(container, [volume], settings)}
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": claim_name(job, index)}}
+    spec = _pod_spec(container, [volume], settings)
+    if has_standbys:
+        spec["affinity"] = _apart(job)
+    return {"spec": spec}
+
+
+def _apart(job: FederatedJob) -> Document:
+    """Keep the aggregators of a job on different nodes where there are enough."""
+    labels = {JOB_UID_LABEL: job.metadata.uid, ROLE_LABEL: PodRole.AGGREGATOR.value}
+    term = {"labelSelector": {"matchLabels": labels}, "topologyKey": "kubernetes.io/hostname"}
+    preferred = [{"weight": 100, "podAffinityTerm": term}]
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
 
 
 def _container(

@@ -24,8 +24,8 @@ Document = dict[str, Any]
 """A Kubernetes object as JSON."""
 
 
-def aggregator_claim(job: FederatedJob) -> Document | None:
-    """The claim of the volume that the checkpoints are kept on; ``None`` where the job names one that is there.
+def aggregator_claim(job: FederatedJob, index: int = 0) -> Document | None:
+    """The claim of one aggregator's volume of checkpoints; ``None`` where the job names one that is there.
 
     With ``retentionPolicy: Retain`` nothing owns it, so that nobody loses a model by deleting a job.
     """
@@ -39,7 +39,7 @@ def aggregator_claim(job: FederatedJob) -> Document | None:
     if storage.storage_class_name is not None:
         spec["storageClassName"] = storage.storage_class_name
     is_owned = storage.retention_policy.when_deleted is WhenDeleted.DELETE
-    return _claim(job, claim_name(job), spec, is_owned=is_owned)
+    return _claim(job, claim_name(job, index), spec, is_owned=is_owned)
 
 
 def client_claims(job: FederatedJob, index: int) -> tuple[Document, ...]:
@@ -74,7 +74,7 @@ def _claim(job: FederatedJob, name: str, spec: Document, *, is_owned: bool) -> D
 
 
 def aggregator_service(job: FederatedJob) -> Document:
-    """The headless Service that people and dashboards find the aggregator by."""
+    """The headless Service that people and dashboards find the aggregators by, the leader and its standbys alike."""
     return {
         "apiVersion": "v1",
         "kind": "Service",

@@ -15,6 +15,7 @@ from fedjob_protocol.messages import (
     RoundSpec,
     TrainTask,
 )
+from fedjob_protocol.replication import Leadership
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,18 @@ class ListReplaced(Call):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Appoint(Call):
+    """Tell one of several aggregators who leads, or that an election is under way."""
+
+    leadership: Leadership
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return appoint_key(self.incarnation, self.leadership)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRound(Call):
     """Open a round, or hand an open one the current term."""
 
@@ -198,6 +211,7 @@ Action = (
     | FetchInfo
     | ReadState
     | ListReplaced
+    | Appoint
     | OpenRound
     | WatchRound
     | StartTask
@@ -211,6 +225,11 @@ Action = (
 def state_key(incarnation: str) -> str:
     """Identity of `ReadState`."""
     return f"state/{incarnation}"
+
+
+def appoint_key(incarnation: str, leadership: Leadership) -> str:
+    """Identity of `Appoint`."""
+    return f"appoint/{incarnation}/{leadership.term}/{leadership.leader or '-'}/{leadership.leader_boot_id or '-'}"
 
 
 def open_key(incarnation: str, round_number: int, term: int, attempt: int) -> str:

@@ -15,6 +15,7 @@ from fedjob_operator.core.actions import Action
 from fedjob_operator.core.conditions import describe, finish, is_finished, is_suspended
 from fedjob_operator.core.contradictions import contradiction
 from fedjob_operator.core.finished import look_after
+from fedjob_operator.core.leadership import lead
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import Observed, PodPhase
 from fedjob_operator.core.phases import TERMINAL
@@ -130,6 +131,9 @@ def _advance(scene: Scene) -> Step:
     status = scene.job.status
     if broken := _hopeless(scene):
         return failed(scene, status, *broken)
+    led = lead(scene)
+    if led.step is not None:
+        return led.step
     state, aggregator = scene.state, scene.aggregator
     if state is None or aggregator is None:
         return Step(status=status)
@@ -138,10 +142,11 @@ def _advance(scene: Scene) -> Step:
         return Step(status=status.model_copy(update={"term": max(state.term, 0) + 1}))
     if broken := contradiction(scene, state):
         return failed(scene, status, *broken)
+    step = Step(status=status, actions=led.actions)
     if status.current_round is not None:
-        step = drive(scene, status.current_round, aggregator, state)
-        return _next(scene, step) if step.status.current_round is None else step
-    return _next(scene, Step(status=status))
+        driven = drive(scene, status.current_round, aggregator, state)
+        step = driven.acting(*led.actions)
+    return _next(scene, step) if step.status.current_round is None else step
 
 
 def _next(scene: Scene, step: Step) -> Step:
@@ -167,15 +172,19 @@ def _active_until(job: FederatedJob, status: FederatedJobStatus) -> datetime | N
     return after(status.start_time, limit + status.suspended_seconds)
 
 
+_UNUSABLE = frozenset({Reason.FOREIGN_VOLUME, Reason.CHECKPOINT_LOST})
+"""Ends of an aggregator whose folder it would not open the next time, either."""
+
+
 def _hopeless(scene: Scene) -> tuple[Reason, str] | None:
     """Whether the job can never go on: its time is over, or too many clients ended for a reason that stays."""
     until = _active_until(scene.job, scene.job.status)
     if until is not None and scene.now >= until:
         return Reason.ACTIVE_DEADLINE_EXCEEDED, f"the job ran longer than {scene.spec.active_deadline_seconds} s"
-    pod = scene.pods.aggregator
-    ended = pod.exit if pod and pod.phase is not PodPhase.READY else None
-    if ended and ended.reason in (Reason.FOREIGN_VOLUME, Reason.CHECKPOINT_LOST):
-        return ended.reason, ended.message
+    for pod in scene.pods.aggregators.values():
+        ended = pod.exit if pod.phase is not PodPhase.READY else None
+        if ended and ended.reason in _UNUSABLE:
+            return ended.reason, ended.message
     lost = [scene.pods.clients[index].exit for index in sorted(scene.pods.lost)]
     causes = [end for end in lost if end and end.reason in DEFINITIVE]
     left = len(wanted_clients(scene.job)) - len(causes)

@@ -28,7 +28,7 @@ def look_after(job: FederatedJob, seen: Observed, now: datetime, platform: Platf
         return Step(status=_seen(job, seen, now, platform), actions=release_pods(seen, keep_aggregator=False)).waking(
             end
         )
-    actions, due = serve_model(seen, now)
+    actions, due = serve_model(job, seen, now)
     step = Step(status=_seen(job, seen, now, platform), actions=(*release_pods(seen), *actions))
     return step.waking(earliest(end, due))
 
@@ -52,7 +52,7 @@ def _has_model(status: FederatedJobStatus) -> bool:
 
 def _seen(job: FederatedJob, seen: Observed, now: datetime, platform: Platform) -> FederatedJobStatus:
     """What still changes in a finished job: who holds GPUs, whether the model is served, which spec was seen."""
-    pod = newest_aggregator(seen)
+    pod = newest_aggregator(job, seen)
     status = job.status.model_copy(
         update={
             "gpus": count_gpus(job, seen, platform),

@@ -52,7 +52,7 @@ class PodView:
 
     role: PodRole
     index: int
-    """Client index; 0 for the aggregator and the evaluator."""
+    """Index of the client or of the aggregator; 0 for the evaluator."""
     ordinal: int
     """How many pods came before it in the same place; part of its name, so that creating it twice is harmless."""
     incarnation: str
@@ -94,6 +94,15 @@ class TaskAck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSeen:
+    """What one aggregator said."""
+
+    state: AggregatorState
+    round: RoundView | None = None
+    """The newest view of a round."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """The last call of one kind failed; the performer holds back further ones until its own back-off has passed."""
 
@@ -113,6 +122,8 @@ class Observed:
     """Of the aggregator that runs now; ``None`` until it was read."""
     round: RoundView | None = None
     """The newest view of a round from the aggregator that runs now."""
+    replicas: Mapping[str, ReplicaSeen] = field(default_factory=dict)
+    """By incarnation of an aggregator: of one that has standbys, what it and each of them said."""
     infos: Mapping[str, ClientInfo] = field(default_factory=dict)
     """By incarnation of a client or evaluator."""
     acks: Mapping[int, TaskAck] = field(default_factory=dict)

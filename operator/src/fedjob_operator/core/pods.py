@@ -28,7 +28,9 @@ class PodPlan:
 
     actions: tuple[Action, ...]
     aggregator: PodView | None
-    """The aggregator's newest pod."""
+    """The aggregator's newest pod; of several, the one that the status says leads."""
+    aggregators: Mapping[int, PodView]
+    """The newest pod of each aggregator that has one, by index."""
     clients: Mapping[int, PodView]
     """The newest pod of each client index that has one."""
     evaluator: PodView | None
@@ -85,7 +87,7 @@ def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
             elif place not in owners:
                 actions.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
         elif pod.phase is PodPhase.READY:
-            actions.extend(_introductions(pod, seen))
+            actions.extend(_introductions(pod, seen, job))
             ready.update([place] if _is_ready(pod, seen, job) else [])
     obstacles = {
         place: obstacle(
@@ -99,9 +101,11 @@ def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
         )
         for place in limits.keys() - ready
     }
+    aggregators = {index: pod for (role, index), pod in newest.items() if role is PodRole.AGGREGATOR}
     return PodPlan(
         actions=tuple(actions),
-        aggregator=newest.get((PodRole.AGGREGATOR, 0)),
+        aggregator=_leading(job, aggregators),
+        aggregators=aggregators,
         clients={index: pod for (role, index), pod in newest.items() if role is PodRole.CLIENT},
         evaluator=newest.get((PodRole.EVALUATOR, 0)),
         ready=frozenset(index for role, index in ready if role is PodRole.CLIENT),
@@ -119,24 +123,44 @@ def release_pods(seen: Observed, *, keep_aggregator: bool = True) -> tuple[Actio
     return tuple(_deletions(pods))
 
 
-def serve_model(seen: Observed, now: datetime) -> tuple[tuple[Action, ...], datetime | None]:
-    """Keep one aggregator; return what that takes, and when to look again."""
+def serve_model(job: FederatedJob, seen: Observed, now: datetime) -> tuple[tuple[Action, ...], datetime | None]:
+    """Keep one aggregator, the one that led; return what that takes, and when to look again."""
     newest, old = _newest(seen)
+    place = (PodRole.AGGREGATOR, leading_index(job))
+    old += [pod for other, pod in newest.items() if other != place]
     actions = _deletions(pod for pod in old if pod.role is PodRole.AGGREGATOR)
-    pod = newest.get((PodRole.AGGREGATOR, 0))
+    pod = newest.get(place)
     if pod is None:
-        return (*actions, CreatePod(role=PodRole.AGGREGATOR, index=0, ordinal=0)), None
+        return (*actions, CreatePod(role=PodRole.AGGREGATOR, index=place[1], ordinal=0)), None
     due = after(pod.since, replacement_delay(pod.ordinal))
     if pod.phase is not PodPhase.EXITED:
         return tuple(actions), None
     if due > now:
         return tuple(actions), due
-    return (*actions, CreatePod(role=PodRole.AGGREGATOR, index=0, ordinal=pod.ordinal + 1)), None
+    return (*actions, CreatePod(role=PodRole.AGGREGATOR, index=place[1], ordinal=pod.ordinal + 1)), None
 
 
-def newest_aggregator(seen: Observed) -> PodView | None:
-    """The aggregator's newest pod."""
-    return _newest(seen)[0].get((PodRole.AGGREGATOR, 0))
+def newest_aggregator(job: FederatedJob, seen: Observed) -> PodView | None:
+    """The newest pod of the aggregator that led last."""
+    return _newest(seen)[0].get((PodRole.AGGREGATOR, leading_index(job)))
+
+
+def leading_index(job: FederatedJob) -> int:
+    """Index of the aggregator that leads, or led last; 0 where there is but one, or none has led."""
+    known = job.status.aggregator
+    for index in range(job.spec.aggregator.replicas if known and known.leader else 0):
+        if known and (known.leader or "").startswith(f"{job.metadata.name}-{PodRole.AGGREGATOR}-{index}-"):
+            return index
+    return 0
+
+
+def _leading(job: FederatedJob, aggregators: Mapping[int, PodView]) -> PodView | None:
+    """The aggregator's pod; of several, the very one that was chosen, if it is still there."""
+    if job.spec.aggregator.replicas == 1:
+        return aggregators.get(0)
+    known, pod = job.status.aggregator, aggregators.get(leading_index(job))
+    is_chosen = known is not None and known.boot_id is not None and pod is not None and pod.incarnation == known.uid
+    return pod if is_chosen else None
 
 
 def pod_name(job_name: str, role: PodRole, index: int, ordinal: int) -> str:
@@ -222,7 +246,9 @@ def _newest(
 
 def _backoff_limits(job: FederatedJob) -> dict[Place, int | None]:
     """Every place that needs a pod, with the number of replacements that it may have; ``None`` is no limit."""
-    limits: dict[Place, int | None] = {(PodRole.AGGREGATOR, 0): None}
+    limits: dict[Place, int | None] = {
+        (PodRole.AGGREGATOR, index): None for index in range(job.spec.aggregator.replicas)
+    }
     late = frozenset(job.status.clients.late_indices)
     for entry, group in _groups(job):
         wanted = (index for index in _declared(entry, group) if index not in late)
@@ -236,15 +262,18 @@ def _volume_owners(job: FederatedJob) -> frozenset[Place]:
     """Places that have a volume of their own: a successor waits until nobody else can write to it."""
     groups = (entry for entry, group in _groups(job) if group.volume_claim_templates)
     clients = ((PodRole.CLIENT, index) for entry in groups for index in range(entry.first, entry.first + entry.count))
-    return frozenset([(PodRole.AGGREGATOR, 0), *clients])
+    aggregators = ((PodRole.AGGREGATOR, index) for index in range(job.spec.aggregator.replicas))
+    return frozenset([*aggregators, *clients])
 
 
-def _introductions(pod: PodView, seen: Observed) -> list[Action]:
+def _introductions(pod: PodView, seen: Observed, job: FederatedJob) -> list[Action]:
     """Ask a pod that has just become ready what it is."""
     if pod.url is None:
         return []
     if pod.role is PodRole.AGGREGATOR:
-        return [] if seen.state else [ReadState(url=pod.url, incarnation=pod.incarnation)]
+        is_alone = job.spec.aggregator.replicas == 1
+        is_known = seen.state is not None if is_alone else pod.incarnation in seen.replicas
+        return [] if is_known else [ReadState(url=pod.url, incarnation=pod.incarnation)]
     if pod.incarnation in seen.infos:
         return []
     return [FetchInfo(url=pod.url, incarnation=pod.incarnation, role=pod.role, index=pod.index)]

@@ -3,7 +3,7 @@
 Nothing that a decision builds on may wait: intents, terms, phases, and whether a condition holds.
 """
 
-from fedjob_operator.api.v1alpha1 import CurrentRound, FederatedJobStatus, RoundState
+from fedjob_operator.api.v1alpha1 import AggregatorStatus, CurrentRound, FederatedJobStatus, RoundState
 
 
 def is_progress_only(before: FederatedJobStatus, after: FederatedJobStatus) -> bool:
@@ -22,12 +22,18 @@ def _gist(status: FederatedJobStatus) -> FederatedJobStatus:
             "message": None,
             "summary": None,
             "gpus": None,
-            "aggregator": None,
+            "aggregator": _leader(status),
             "conditions": conditions,
             "clients": clients,
             "current_round": _intent(current) if current else None,
         }
     )
+
+
+def _leader(status: FederatedJobStatus) -> AggregatorStatus | None:
+    """Which run of an aggregator leads, where there are several."""
+    known = status.aggregator
+    return AggregatorStatus(boot_id=known.boot_id) if known and known.boot_id else None
 
 
 def _intent(current: CurrentRound) -> CurrentRound:

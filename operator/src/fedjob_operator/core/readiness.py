@@ -10,11 +10,11 @@ from fedjob_operator.api.v1alpha1 import (
     FederatedJob,
     FederatedJobStatus,
 )
-from fedjob_operator.core.actions import open_key, state_key, watch_key
 from fedjob_operator.core.conditions import set_condition
 from fedjob_operator.core.gpus import computes_on_cpu, count_gpus
-from fedjob_operator.core.observed import Failure, Observed, PodPhase, PodRole, PodView
-from fedjob_operator.core.obstacles import UNREACHABLE_AFTER, first_specific
+from fedjob_operator.core.leadership import leadership_condition, silence_of, with_standbys
+from fedjob_operator.core.observed import Observed, PodPhase, PodRole, PodView
+from fedjob_operator.core.obstacles import first_specific
 from fedjob_operator.core.platform import Platform
 from fedjob_operator.core.pods import PodPlan, declared_clients, pod_name
 from fedjob_operator.core.quorum import missing_clients
@@ -36,7 +36,7 @@ def observe(scene: Scene, status: FederatedJobStatus) -> FederatedJobStatus:
     update = {
         "clients": clients,
         "gpus": count_gpus(job, scene.seen, scene.platform),
-        "aggregator": leader(job, pods.aggregator),
+        "aggregator": _aggregators(scene, status),
     }
     status = status.model_copy(update=update)
     holds, reason, message = _clients_condition(scene, clients)
@@ -70,6 +70,13 @@ def without_pods(
     return status
 
 
+def _aggregators(scene: Scene, status: FederatedJobStatus) -> AggregatorStatus | None:
+    """Who leads: where there are several it was chosen, and only the rest is brought up to date."""
+    if not scene.has_standbys:
+        return leader(scene.job, scene.pods.aggregator)
+    return None if status.aggregator is None else with_standbys(scene, status.aggregator)
+
+
 def leader(job: FederatedJob, pod: PodView | None) -> AggregatorStatus | None:
     """Who leads: the aggregator's newest pod."""
     if pod is None:
@@ -93,6 +100,8 @@ def _clients_condition(scene: Scene, clients: Clients) -> tuple[bool, Reason, st
 
 
 def _aggregator_condition(pods: PodPlan, scene: Scene) -> tuple[bool, Reason, str]:
+    if scene.has_standbys:
+        return leadership_condition(scene)
     pod = pods.aggregator
     if pod and pod.exit and pod.phase is not PodPhase.READY and pod.waiting is None:
         return False, pod.exit.reason, f"the aggregator ended: {pod.exit.message}; it is started again"
@@ -101,21 +110,8 @@ def _aggregator_condition(pods: PodPlan, scene: Scene) -> tuple[bool, Reason, st
         return False, found.reason, f"the aggregator: {found.message}"
     if pod is None or pod.phase is not PodPhase.READY:
         return False, Reason.AGGREGATOR_STARTING, "the aggregator is starting"
-    if silence := _silence(scene, pod):
+    if silence := silence_of(scene, pod):
         return False, Reason.AGGREGATOR_UNREACHABLE, f"the aggregator does not answer: {silence.message}"
     if scene.state is None:
         return False, Reason.AGGREGATOR_STARTING, "the aggregator is starting"
     return True, Reason.AGGREGATOR_READY, ""
-
-
-def _silence(scene: Scene, aggregator: PodView) -> Failure | None:
-    """The call of the aggregator that has had no answer for a while, if there is one."""
-    state = state_key(aggregator.incarnation)
-    keys = [state]
-    if current := scene.job.status.current_round:
-        keys.append(open_key(aggregator.incarnation, current.number, scene.job.status.term, current.attempt))
-        keys.append(watch_key(aggregator.incarnation, current.number, current.attempt))
-    failures = ((key, scene.seen.failures[key]) for key in keys if key in scene.seen.failures)
-    # A refusal is an answer, and told by the round; what the state is never refused for is any of the round's reasons.
-    silent = (item for key, item in failures if item.word is None or key == state)
-    return next((item for item in silent if scene.now - item.since >= UNREACHABLE_AFTER), None)

@@ -16,6 +16,7 @@ from fedjob_operator.api.v1alpha1 import (
 from fedjob_operator.core.actions import ReportFailure, WatchRound
 from fedjob_operator.core.adoption import adopt
 from fedjob_operator.core.evaluation import evaluate
+from fedjob_operator.core.leadership import await_standbys
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import PodRole, PodView
 from fedjob_operator.core.pods import client_indices, wanted_clients
@@ -52,10 +53,12 @@ def drive(scene: Scene, current: CurrentRound, aggregator: PodView, state: Aggre
     status = scene.job.status
     if scene.committed()[0] == current.number:
         return _finish_committed(scene, current, aggregator)
+    view = scene.view(current.number)
+    if view is not None and view.replication is not None:
+        return await_standbys(scene, aggregator, view)
     if current.boot_id != state.boot_id:
         # The aggregator was restarted: whatever it had folded is gone. Same participants, and no client trains again.
         return Step(status=_intent(scene, status, number=current.number, again=current))
-    view = scene.view(current.number)
     if view is not None and view.attempt > current.attempt:
         return Step(status=_intent(scene, status, number=current.number, again=current, attempt=view.attempt + 1))
     if view is not None and view.attempt == current.attempt:
@@ -260,6 +263,8 @@ def _finish_committed(scene: Scene, current: CurrentRound, aggregator: PodView) 
             attempt=current.attempt,
         )
         return Step(status=scene.job.status, actions=(watch,))
+    if view.replication is not None:
+        return await_standbys(scene, aggregator, view)
     if record.expects_evaluation and view.state is not AggregatorRound.EVALUATED:
         return evaluate(scene, record, aggregator)
     return Step(status=adopt(scene, record))

@@ -83,6 +83,32 @@ async def test_where_networks_are_to_be_closed_a_policy_is_there_before_the_firs
     assert made(api)[-2:] == [("networkpolicies", "job-22222222-pods"), ("pods", "job-client-1-0")]
 
 
+def with_standbys():
+    return job(aggregator={"replicas": 3})
+
+
+async def test_each_aggregator_has_a_volume_of_its_own(api, place):
+    for index in range(3):
+        await place.pods.create(with_standbys(), CreatePod(role=PodRole.AGGREGATOR, index=index, ordinal=0))
+    names = [f"job-22222222-aggregator-{index}" for index in range(3)]
+    assert [name for plural, name in made(api) if plural == "persistentvolumeclaims"] == names
+
+
+async def test_the_volume_of_an_aggregator_with_standbys_is_made_again_with_its_next_pod(api, place):
+    await place.pods.create(with_standbys(), AGGREGATOR)
+    claim = api.find(CLAIMS, "job-22222222-aggregator-0")
+    await api.delete(CLAIMS, "lab", "job-22222222-aggregator-0", uid=claim["metadata"]["uid"])
+    await place.pods.create(with_standbys(), CreatePod(role=PodRole.AGGREGATOR, index=0, ordinal=1))
+    assert api.find(CLAIMS, "job-22222222-aggregator-0") is not None
+
+
+async def test_no_pod_is_made_on_a_volume_that_is_going_away(api, place):
+    await place.pods.create(with_standbys(), AGGREGATOR)
+    api.find(CLAIMS, "job-22222222-aggregator-0")["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    with pytest.raises(CallError, match="is still going away"):
+        await place.pods.create(with_standbys(), CreatePod(role=PodRole.AGGREGATOR, index=0, ordinal=1))
+
+
 async def test_what_all_pods_need_is_made_once(api, place):
     await place.pods.create(job(), AGGREGATOR)
     await place.pods.create(job(), CLIENT)

@@ -109,6 +109,9 @@ class KubePods:
         try:
             async with self._making:
                 for kind, document in self._needed(job, action):
+                    if kind is CLAIMS and _is_replica(job, action):
+                        # A standby's volume may be taken away for good: its successor begins with an empty one.
+                        self._made.discard(_key(kind, document))
                     await self._ensure(kind, document)
             self._cache.put(await self._create(PODS, pod))
         except ApiError as error:
@@ -174,14 +177,14 @@ class KubePods:
         ]
         if self._settings.policy is not None:
             documents.append((POLICIES, network_policy(job, self._settings.policy)))
-        if action.role is PodRole.AGGREGATOR and (claim := aggregator_claim(job)) is not None:
+        if action.role is PodRole.AGGREGATOR and (claim := aggregator_claim(job, action.index)) is not None:
             documents.append((CLAIMS, claim))
         if action.role is PodRole.CLIENT:
             documents += [(CLAIMS, claim) for claim in client_claims(job, action.index)]
         return documents
 
     async def _ensure(self, kind: Kind, document: Document) -> None:
-        key = f"{kind.plural}/{name_of(document)}"
+        key = _key(kind, document)
         if key not in self._made:
             await self._create(kind, document)
             self._made.add(key)
@@ -204,6 +207,8 @@ class KubePods:
             return document
         found = await self._get(kind, name)
         if found is not None and self._is_ours(found):
+            if kind is CLAIMS and meta(found).get("deletionTimestamp"):
+                raise CallError(f"the volume claim {name} was deleted and is still going away; trying again")
             return found
         raise CallError(f"the old job's {kind.plural.removesuffix('s')} {name} is still going away; trying again")
 
@@ -233,6 +238,14 @@ def _samples(job: FederatedJob) -> list[tuple[str, CreatePod]]:
     if needs_evaluator(job):
         samples.append(("spec.evaluation.template", CreatePod(role=PodRole.EVALUATOR, index=0, ordinal=0)))
     return samples
+
+
+def _key(kind: Kind, document: Document) -> str:
+    return f"{kind.plural}/{name_of(document)}"
+
+
+def _is_replica(job: FederatedJob, action: CreatePod) -> bool:
+    return action.role is PodRole.AGGREGATOR and job.spec.aggregator.replicas > 1
 
 
 def _is_quota(error: ApiRefusedError) -> bool:

@@ -4,7 +4,7 @@ The command line uses these names and nothing below them.
 """
 
 from fedjob_operator.adapters.local.job_file import JobFile
-from fedjob_operator.adapters.local.processes import LocalPods, LocalSettings
+from fedjob_operator.adapters.local.processes import LocalPods, LocalSettings, leader_folder
 from fedjob_operator.build.config import predictor_config
 
-__all__ = ["JobFile", "LocalPods", "LocalSettings", "predictor_config"]
+__all__ = ["JobFile", "LocalPods", "LocalSettings", "leader_folder", "predictor_config"]

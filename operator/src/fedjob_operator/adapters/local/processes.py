@@ -21,7 +21,9 @@ from pydantic import ValidationError
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.build.config import client_config
 from fedjob_operator.core.actions import CreatePod, DeletePod
+from fedjob_operator.core.leadership import replica_name
 from fedjob_operator.core.observed import Exit, PodCheck, PodPhase, PodRole, PodView
+from fedjob_operator.core.pods import leading_index
 from fedjob_operator.ports import CallError
 from fedjob_protocol.config import (
     CONFIG_VARIABLE,
@@ -151,8 +153,10 @@ class LocalPods:
         """Program and environment of a pod; ``-P`` keeps the current folder off the import path."""
         python = [sys.executable, "-P", "-m"]
         if action.role is PodRole.AGGREGATOR:
-            folder = str(self._settings.folder / "aggregator")
-            return [*python, "fedjob_aggregator", "--host", "127.0.0.1", "--port", "0", "--dir", folder], {}
+            folder = str(self._settings.folder / aggregator_folder(action.index))
+            several = job.spec.aggregator.replicas > 1
+            member = ["--replica", replica_name(action.index)] if several else []
+            return [*python, "fedjob_aggregator", "--host", "127.0.0.1", "--port", "0", "--dir", folder, *member], {}
         init_from = job.spec.model.init_from
         config = client_config(
             job,
@@ -241,7 +245,19 @@ class LocalPods:
         return Exit(reason=Reason.CRASHED, message=f"killed by {name}")
 
 
+def aggregator_folder(index: int) -> str:
+    """Folder of one aggregator in the folder of a run."""
+    return f"{PodRole.AGGREGATOR}-{index}" if index else str(PodRole.AGGREGATOR)
+
+
+def leader_folder(job: FederatedJob) -> str:
+    """Folder of the aggregator that leads, or led last, in the folder of a run."""
+    return aggregator_folder(leading_index(job))
+
+
 def _title(role: PodRole, index: int) -> str:
+    if role is PodRole.AGGREGATOR:
+        return aggregator_folder(index)
     return f"client-{index}" if role is PodRole.CLIENT else str(role)
 
 
