@@ -137,7 +137,8 @@ class Observations:
     def _forget_silence(self, incarnation: str) -> None:
         """Whoever answers is not silent, whatever calls before had no answer."""
         failures = self._seen.failures
-        left = {key: item for key, item in failures.items() if item.word is not None or f"/{incarnation}" not in key}
+        asked = f"/{incarnation}/"
+        left = {key: item for key, item in failures.items() if item.word is not None or asked not in f"{key}/"}
         if len(left) < len(failures):
             self._seen = replace(self._seen, failures=left)
 

@@ -109,7 +109,7 @@ def test_a_job_with_one_aggregator_appoints_nobody():
 
 def test_a_term_is_claimed_before_anybody_is_asked():
     status = decided(
-        a_standby_job().saying(term=TERM), world(*(holding(None, index=i, told=0) for i in range(3)))
+        a_standby_job().accepted(term=TERM), world(*(holding(None, index=i, told=0) for i in range(3)))
     ).status
     assert (status.term, status.aggregator.boot_id) == (TERM + 1, None)
 

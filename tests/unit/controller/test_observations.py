@@ -166,11 +166,22 @@ def test_success_ends_a_row_of_failures():
     assert observations.look(PODS).failures == {}
 
 
+def test_whoever_answers_is_not_silent_any_more():
+    """A leader that had been frozen was deposed again and again, for a call that had no answer long ago."""
+    observations = knowing_state()
+    observations.fail(WATCH, word=None, message="no answer", now=at(0))
+    observations.fail(
+        FetchInfo(url="", incarnation="client-0-0", role=PodRole.CLIENT, index=0), word=None, message="no", now=at(0)
+    )
+    observations.learn(READ, STATE)
+    assert [key.split("/")[0] for key in observations.look(PODS).failures] == ["info"]
+
+
 def test_failures_of_rounds_that_are_over_are_forgotten_when_there_are_many():
     observations = knowing_state()
     for number in range(200):
         old = WatchRound(url="", incarnation="aggregator-0-0", round=number, attempt=1)
-        observations.fail(old, word=None, message="no", now=at(0))
+        observations.fail(old, word="internal", message="no", now=at(0))
     observations.learn(WATCH, view(7))
     assert {key.split("/")[2] for key in observations.look(PODS).failures} == {"7"}
 
