@@ -134,15 +134,18 @@ class Rounds:
 
 
 @contextmanager
-def aggregator(folder: Path, *, staging_bytes: int | None = None) -> Iterator[Child]:
+def aggregator(folder: Path, *, staging_bytes: int | None = None, replica: str | None = None) -> Iterator[Child]:
     """Start the real aggregator on an empty folder, and end it.
 
     Args:
         folder: Its folder; the log lies beside it.
         staging_bytes: Memory that uploads may wait in; ``None`` leaves the default, one model.
+        replica: Its name where it is one of several.
     """
     arguments = ["-P", "-m", "fedjob_aggregator", "--host", "127.0.0.1", "--port", "0", "--dir", str(folder)]
     if staging_bytes is not None:
         arguments += ["--staging-bytes", str(staging_bytes)]
+    if replica is not None:
+        arguments += ["--replica", replica]
     with server(arguments, folder.with_suffix(".log")) as child:
         yield child

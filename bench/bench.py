@@ -14,6 +14,7 @@ from typing import Final
 
 from machine import Others, describe, require_linux, wait_until_idle
 from regression import regression
+from replication import failover, replication
 from report import Section, write_json
 from rounds import large_rounds, trivial_rounds
 from uploads import memory, upload_rate
@@ -23,6 +24,8 @@ MEASUREMENTS: Final[dict[str, Callable[..., Section]]] = {
     "upload": upload_rate,
     "memory": memory,
     "large": large_rounds,
+    "replication": replication,
+    "failover": failover,
     "regression": regression,
 }
 
