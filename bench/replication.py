@@ -42,7 +42,7 @@ MANIFEST: Final = {
 def replication(folder: Path, *, quick: bool) -> Section:
     """Seconds from the last report to the commit of a round of 100 MB, without standbys and with two on the same disk.
 
-    The two take turns, so that what else the machine does meets them alike. Before each round the standbys have caught up.
+    The two take turns, so that what else the machine does meets them alike. The standbys have caught up each time.
     """
     rounds = 3 if quick else 8
     model, update = model_and_update()

@@ -66,6 +66,7 @@ def test_a_standby_takes_no_rounds_and_no_updates_and_says_who_leads(three):
     assert standby.call("GET", "/ready")[0] == 200
     assert standby.state()["replica"]["role"] == "Standby"
     assert standby.state()["committed"]["round"] == 2
+    assert b"standby of aggregator-0" in standby.call("GET", "/", headers={"Accept": "text/html"})[1]
 
 
 def test_the_leader_killed_in_a_round_is_followed_by_a_standby_that_repeats_it_alike(three):

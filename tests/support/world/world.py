@@ -130,6 +130,8 @@ class World:
         self._fences = [Fence(name) for name in self._names()]
         self._machine = machine
         self._rules = rules or Rules()
+        self._lost: set[int] = set()
+        """Aggregators that lost their volume and do not hold everything yet."""
         self._decide = decide_ or partial(decide, platform=setting.platform)
         self.drivers: list[AnyDriver] = []
         self._boots = 0
@@ -283,6 +285,7 @@ class World:
                 self.pods.kill(view)
                 self.disks[view.index] = ReplicaDisk()
                 self._fences[view.index] = Fence(self._names()[view.index])  # terms are durable on the volume only
+                self._lost.add(view.index)
             elif len(self.disks) > 1 and self.faults.strikes("aggregator frozen"):
                 self.pods.freeze(view, self.simulation.rng.random() * 60.0)
         limit = self.setting.job.spec.client_groups[0].backoff_limit
@@ -295,11 +298,13 @@ class World:
                 self.pods.kill(view)
 
     def _may_lose(self, index: int) -> bool:
-        """Whether all other aggregators hold what this one holds: a volume at a time is what is promised."""
-        mine, others = self.disks[index], [disk for place, disk in enumerate(self.disks) if place != index]
+        """Whether a volume may be lost: one at a time is what is promised, until it holds everything again."""
         chain = [record.digest for record in self.invariants.records]
-        held = ([record.digest for record in disk.records[: len(chain)]] for disk in (*others, mine))
-        return len(self.disks) > 1 and all(digests == chain for digests in held)
+        self._lost = {place for place in self._lost if self._digests(place)[: len(chain)] != chain}
+        return len(self.disks) > 1 and self._lost <= {index}
+
+    def _digests(self, place: int) -> list[str]:
+        return [record.digest for record in self.disks[place].records]
 
     def _double_operator(self) -> None:
         """A second operator takes over while the first has not noticed; it lives on for a while."""

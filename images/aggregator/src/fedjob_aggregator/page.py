@@ -8,6 +8,7 @@ from html import escape
 from typing import Final
 
 from fedjob_protocol.messages import AggregatorState, RoundRecord
+from fedjob_protocol.replicas import ReplicaRole, ReplicaView
 
 SHOWN_ROUNDS: Final = 50
 REFRESH_SECONDS: Final = 5
@@ -31,7 +32,8 @@ def status_line(state: AggregatorState) -> str:
     if state.current is not None and state.current.record is None:
         view = state.current
         current = f", round {view.round} {view.state} with {len(view.reported)} reports (attempt {view.attempt})"
-    return f"fedjob-aggregator {state.version}: job {state.job_uid or 'none'}, {committed}{current}\n"
+    role = "" if state.replica is None else f", {_role(state.replica)}"
+    return f"fedjob-aggregator {state.version}: job {state.job_uid or 'none'}, {committed}{current}{role}\n"
 
 
 def html_page(state: AggregatorState, records: Sequence[RoundRecord]) -> str:
@@ -49,6 +51,8 @@ def html_page(state: AggregatorState, records: Sequence[RoundRecord]) -> str:
         "Best": "none marked" if state.best is None else f"round {state.best.round}",
         "Version": state.version,
     }
+    if state.replica is not None:
+        facts["Role"] = _role(state.replica)
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
     rows = "".join(_row(record) for record in records[:SHOWN_ROUNDS])
     table = (
@@ -64,6 +68,13 @@ def html_page(state: AggregatorState, records: Sequence[RoundRecord]) -> str:
         f"<h1>FederatedJob aggregator</h1><dl>{listed}</dl><h2>Rounds</h2>{table}"
         '<p><a href="/openapi.json">OpenAPI</a></p></body></html>\n'
     )
+
+
+def _role(replica: ReplicaView) -> str:
+    if replica.role is ReplicaRole.STANDBY:
+        return f"standby of {replica.leader}" if replica.leader else "standby; nobody leads that it knows of"
+    held = ", ".join(f"{item.name} at round {item.committed}" for item in replica.standbys)
+    return f"leader in term {replica.term}; standbys: {held}"
 
 
 def _now(state: AggregatorState) -> str:

@@ -49,6 +49,28 @@ def environment(pod):
     return {item["name"]: item.get("value") for item in container_of(pod)["env"]}
 
 
+def test_each_aggregator_with_standbys_has_its_name_its_volume_and_a_node_of_its_own_where_there_is_one():
+    job = a_job(aggregator={"replicas": 3})
+    for index in range(3):
+        pod = build_pod(job, CreatePod(role=PodRole.AGGREGATOR, index=index, ordinal=0), SETTINGS)
+        assert pod["metadata"]["name"] == f"mnist-aggregator-{index}-0"
+        assert environment(pod)["FEDJOB_REPLICA"] == f"aggregator-{index}"
+        (volume,) = [item for item in pod["spec"]["volumes"] if item["name"] == "data"]
+        claim = aggregator_claim(job, index)["metadata"]["name"]
+        assert volume["persistentVolumeClaim"]["claimName"] == claim == f"mnist-0c5f3d1e-aggregator-{index}"
+        ((_, rules),) = pod["spec"]["affinity"].items()
+        (preferred,) = rules["preferredDuringSchedulingIgnoredDuringExecution"]
+        assert preferred["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+        labels = preferred["podAffinityTerm"]["labelSelector"]["matchLabels"]
+        assert labels.items() <= pod["metadata"]["labels"].items()
+
+
+def test_one_aggregator_alone_is_not_told_of_others():
+    pod = build_pod(a_job(), AGGREGATOR, SETTINGS)
+    assert "FEDJOB_REPLICA" not in environment(pod)
+    assert "affinity" not in pod["spec"]
+
+
 def test_names_and_labels_say_the_place():
     pod = build_pod(a_job(), CLIENT, SETTINGS)
     assert pod["metadata"]["name"] == "mnist-client-1-2"
