@@ -67,10 +67,18 @@ def notices(job: FederatedJob, before: FederatedJobStatus) -> list[str]:
         for row in rows
         if row.evaluation_problem
     ]
+    lines += _new_leader(status, before)
     now, then = status.current_round, before.current_round
     if now and then and now.number == then.number and now.attempt > then.attempt:
         lines.append(f"round {now.number} is tried again: attempt {now.attempt}")
     return lines
+
+
+def _new_leader(status: FederatedJobStatus, before: FederatedJobStatus) -> list[str]:
+    """Who leads now, where a job has standbys and it was not the first one that leads."""
+    known, then = status.aggregator, before.aggregator
+    is_new = known is not None and known.boot_id is not None and (then is None or then.boot_id != known.boot_id)
+    return [f"{known.leader} leads now"] if known and is_new and status.start_time is not None else []
 
 
 def committed_rows(job: FederatedJob, before: FederatedJobStatus) -> list[RecentRound]:

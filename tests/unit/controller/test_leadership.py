@@ -227,6 +227,14 @@ def test_a_leader_that_refuses_to_lead_is_deposed():
     assert decided(running(), what.failing(told, "wrong-base")).status.term == TERM + 1
 
 
+def test_a_leader_whose_disk_is_full_is_a_reason_of_its_own():
+    what = world(*(holding(commit(1), index=index, told=0) for index in range(3)))
+    told = only(decided(running(), what), Appoint, lambda action: action.incarnation == "aggregator-0-0")
+    status = decided(running(), what.failing(told, "storage-full", "no space left")).status
+    assert (status.term, status.reason) == (TERM, Reason.CHECKPOINT_FAILED)
+    assert "no space left" in status.message
+
+
 def test_a_new_operator_appoints_the_same_leader_in_its_term_and_the_round_stays_open():
     said = [replace(item, state=item.state.model_copy(update={"term": TERM - 1})) for item in followers()]
     decision = decided(running_round(running()), world(*said))

@@ -150,13 +150,13 @@ class ReplicaService(Service):
 
     async def _step_down(self) -> None:
         """Another one leads: what is open here is over."""
-        self._has_led = False
         self._desk.stop_all(Refusal(Word.NOT_LEADER, "another aggregator leads now"))
         for timer in (self._deadline, self._commit):
             if timer is not None:
                 timer.cancel()
         await self._settle([self._writer.perform(self._replica.settle_log)])  # after whatever was being written
         self._writer.drop_initial()
+        self._has_led = False
         self._state = self._restored(self.store.record)
 
     def _restored(self, record: RoundRecord | None) -> State:

@@ -285,12 +285,21 @@ def leadership_condition(scene: Scene) -> tuple[bool, Reason, str]:
         reason = Reason.AGGREGATOR_STARTING if is_new else Reason.WAITING_FOR_STANDBYS
         specific = found.reason if found and found.reason and is_new and found.is_specific else reason
         return False, specific, f"{ready} of {total} aggregators are ready, {needed} are needed to choose a leader{why}"
+    if known is not None and known.boot_id is not None and (refusal := _refusal(scene, known)) is not None:
+        return False, Reason.CHECKPOINT_FAILED, f"{known.leader} cannot begin to lead: {refusal.message}; trying again"
     if status.start_time is None:
         return False, Reason.AGGREGATOR_STARTING, "the aggregators are starting"
     if known is not None and known.boot_id is None and ready < total and _is_behind(scene):
         held = f"none of {ready} aggregators that answer holds round {status.rounds.committed}"
         return False, Reason.WAITING_FOR_STANDBYS, f"{held}; waiting for the others{why}"
     return False, Reason.LEADER_LOST, "the aggregator that led is gone; a standby takes its place"
+
+
+def _refusal(scene: Scene, known: AggregatorStatus) -> Failure | None:
+    """Why the aggregator that was chosen does not lead yet, if its storage does not let it."""
+    pod = scene.pods.aggregator
+    failure = scene.seen.failures.get(appoint_key(pod.incarnation, _leadership(scene, known))) if pod else None
+    return failure if failure and failure.word == Word.STORAGE_FULL else None
 
 
 def _blocks(role: PodRole, reason: Reason | None) -> bool:
