@@ -59,7 +59,8 @@ def test_what_the_leader_commits_is_on_every_standby_bit_by_bit(three):
 
 def test_a_standby_takes_no_rounds_and_no_updates_and_says_who_leads(three):
     standby = three[1]
-    for status, answer in (standby.open(3), standby.upload(3, delta(1))):
+    replaced = standby.call("DELETE", "/v1/clients/0")
+    for status, answer in (standby.open(3), standby.upload(3, delta(1)), replaced):
         assert (status, answer["word"]) == (421, "not-leader")
         assert "aggregator-0" in answer["detail"]
     assert standby.get("/health")["status"] == "ok"

@@ -98,7 +98,7 @@ def create_app(settings: Settings, service: Service) -> FastAPI:
         redoc_url=None,
         exception_handlers={Refusal: _refused, HTTPException: _no_route},
     )
-    routers = v1_routes(service), clients_routes(service.replacements), simple_routes(service)
+    routers = v1_routes(service), clients_routes(service.replacements, service.check_leads), simple_routes(service)
     for router in routers:
         app.include_router(router)
     app.front = Gate(

@@ -224,7 +224,7 @@ class ReplicaService(Service):
     # What counts
 
     @override
-    def _check_leads(self) -> None:
+    def check_leads(self) -> None:
         check_leads(self._standing, self._state.term)
 
     @override

@@ -1,5 +1,6 @@
 """``/v1/clients``: having a client replaced, and who was. Parse, ask, answer."""
 
+from collections.abc import Callable
 from typing import Final
 
 from fastapi import APIRouter
@@ -18,11 +19,12 @@ CLIENT_MESSAGES: Final[tuple[type[BaseModel], ...]] = (ReplacedClient, ReplacedC
 """What the routes give, for the OpenAPI document."""
 
 
-def clients_routes(replacements: Replacements) -> APIRouter:
+def clients_routes(replacements: Replacements, check_leads: Callable[[], None]) -> APIRouter:
     """The routes of ``/v1/clients``.
 
     Args:
         replacements: Keeps who is to be replaced.
+        check_leads: Refuses what only a leader takes, where it does not lead.
     """
     router = APIRouter(tags=["v1"])
     generation = Parameter(
@@ -40,6 +42,7 @@ def clients_routes(replacements: Replacements) -> APIRouter:
 
         The same request again changes nothing: to have the replacement replaced, name its generation.
         """
+        check_leads()
         client = whole_number(request.path_params["client"], "the client", MAX_CLIENT)
         which = whole_number(request.query_params.get("generation", "0"), "generation", MAX_GENERATION)
         return answer(await replacements.replace(client, which))

@@ -156,9 +156,9 @@ class Service(Reading):
             return self.view(round_number)
 
     async def _claim_as_leader(self, job_uid: str, term: int) -> None:
-        self._check_leads()
+        self.check_leads()
         await self._claim(job_uid, term)
-        self._check_leads()
+        self.check_leads()
 
     async def _claim(self, job_uid: str, term: int) -> None:
         claim = Claim(job_uid=job_uid, term=term)
@@ -178,7 +178,7 @@ class Service(Reading):
         Raises:
             Refusal: As `admission.admit`, `UploadDesk.check`, `UploadDesk.receive` and `machine.step`.
         """
-        self._check_leads()
+        self.check_leads()
         incoming = Incoming()
         admission: Admission | Update | None = None
         self._recorder.upload_began()
@@ -234,7 +234,7 @@ class Service(Reading):
         Raises:
             Refusal: As `machine.step`.
         """
-        self._check_leads()
+        self.check_leads()
         self._apply(ReportFailure(round=round_number, client=client, report=report))
 
     def stop(self) -> None:
@@ -251,7 +251,7 @@ class Service(Reading):
 
     # What is more where there are standbys: see `replica_service`
 
-    def _check_leads(self) -> None:
+    def check_leads(self) -> None:
         """Refuse a request that only a leader takes: this one leads."""
 
     def _is_held(self, round_number: int) -> bool:  # noqa: ARG002 - of those that override it
