@@ -295,16 +295,17 @@ class ApiServer:
         assert done.returncode == 0, done.stderr
         names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("customresourcedefinition")]
         for name in names:
-            waited = self.kubectl("wait", "--for=condition=Established", "--timeout=30s", name)
-            assert waited.returncode == 0, waited.stderr
-            self._wait_until_served(name.partition("/")[2])
+            # Of a definition that has no conditions yet kubectl says at once that it cannot be waited for.
+            self._until_kubectl("wait", "--for=condition=Established", "--timeout=30s", name)
+            # Objects can be listed: an established definition's storage may still be "(re)initializing".
+            self._until_kubectl("get", name.partition("/")[2], "--all-namespaces")
 
-    def _wait_until_served(self, resource: str) -> None:
-        """Wait until objects can be listed: an established definition's storage may still be "(re)initializing"."""
+    def _until_kubectl(self, *arguments: str) -> None:
+        """Run kubectl again and again until it succeeds."""
         deadline = time.monotonic() + _READY_SECONDS
-        while (listed := self.kubectl("get", resource, "--all-namespaces")).returncode:
+        while (done := self.kubectl(*arguments)).returncode:
             if time.monotonic() > deadline:
-                raise StartError(f"{resource} cannot be listed after {_READY_SECONDS:g} s: {listed.stderr}")
+                raise StartError(f"kubectl {' '.join(arguments)} fails after {_READY_SECONDS:g} s: {done.stderr}")
             time.sleep(_LOOK_SECONDS)
 
     def create_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> None:
