@@ -32,8 +32,12 @@ FIRST_PAUSE_SECONDS = 0.1
 """Pause after the resource could not be read or written; doubled with each further time."""
 MAX_PAUSE_SECONDS = 5.0
 STAND_DOWN_SECONDS = 15.0
-"""How long another operator that reigns is left alone, so that two never chase each other."""
-
+"""How long another operator that reigns is left alone the first time, so that two never chase each other."""
+STAND_DOWN_GROWTH = 4.0
+"""How much longer it is left alone each further time."""
+MAX_STAND_DOWN_SECONDS = 600.0
+QUIET_SECONDS = 1800.0
+"""A reign of so long ends the dispute: the next takeover counts as the first."""
 REREAD_SECONDS = 60.0
 """Longest time after which a resource that could not be understood is read again, in case its change was missed."""
 CLOCK_SECONDS = 0.001
@@ -70,9 +74,20 @@ class Pulse:
         return timedelta() if self.busy_since is None else now - self.busy_since
 
 
-async def stand_down() -> None:
-    """Leave another operator alone for a while."""
-    await asyncio.sleep(STAND_DOWN_SECONDS)
+@dataclass(slots=True)
+class Takeovers:
+    """How often another operator took the job over lately: without a Lease in common two would do so for ever."""
+
+    count: int = 0
+    last: datetime | None = None
+
+    def stand_down_seconds(self, now: datetime) -> float:
+        """Take in that it happened again; return how long the other one is left alone."""
+        if self.last is not None and (now - self.last).total_seconds() > QUIET_SECONDS:
+            self.count = 0
+        self.last = now
+        self.count += 1
+        return min(STAND_DOWN_SECONDS * STAND_DOWN_GROWTH ** min(self.count - 1, 16), MAX_STAND_DOWN_SECONDS)
 
 
 class Reconciler:
@@ -85,7 +100,8 @@ class Reconciler:
         clock: The time, in UTC.
         on_change: Told of every status that was written, after the write.
         platform: Where the job's programs run.
-        until_ours: Called when another operator was found to reign; returns when this one may claim the job again.
+        until_ours: Called when another operator was found to reign, with the seconds that it is to be left alone;
+            returns when this one may claim the job again.
     """
 
     def __init__(
@@ -97,7 +113,7 @@ class Reconciler:
         clock: Callable[[], datetime],
         on_change: OnChange,
         platform: Platform = LOCAL,
-        until_ours: Callable[[], Awaitable[None]] = stand_down,
+        until_ours: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.pulse = Pulse()
         self._store = store
@@ -108,6 +124,7 @@ class Reconciler:
         self._platform = platform
         self._until_ours = until_ours
         self._woken = asyncio.Event()
+        self._takeovers = Takeovers()
         self._store_failures = 0
         self._versions: deque[str] = deque(maxlen=KNOWN_VERSIONS)
         self._reported: str | None = None
@@ -247,8 +264,11 @@ class Reconciler:
         await self._performer.close()
         self.pulse.rest(self._clock())
         self._begin()
-        log.warning("another operator drives this job in term %d; standing down for a while", fresh.status.term)
-        await self._until_ours()
+        seconds = self._takeovers.stand_down_seconds(self._clock())
+        log.warning(
+            "another operator drives this job in term %d; leaving it alone for %g s", fresh.status.term, seconds
+        )
+        await self._until_ours(seconds)
         return await self._claim()
 
     async def _pause(self, error: StoreUnavailableError) -> None:

@@ -268,7 +268,7 @@ def test_what_only_counts_on_is_written_after_a_while_and_what_matters_at_once()
 def test_who_finds_another_operator_waits_until_it_may_claim():
     async def act():
         may = asyncio.Event()
-        stage = Stage(until_ours=may.wait, pods=READY)
+        stage = Stage(until_ours=lambda _: may.wait(), pods=READY)
         stage.running = asyncio.create_task(stage.reconciler.run())
         await settle()
         stage.store.change(stage.status.model_copy(update={"term": 5}))

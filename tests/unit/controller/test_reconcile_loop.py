@@ -10,9 +10,16 @@ from fedjob_operator.core.actions import Action, FetchInfo, ReadState
 from fedjob_operator.core.conditions import finish
 from fedjob_operator.core.observed import PodRole
 from fedjob_operator.ports import StatusConflictError, StoreUnavailableError
-from fedjob_operator.reconcile import RESYNC_SECONDS, STAND_DOWN_SECONDS, Reconciler
+from fedjob_operator.reconcile import (
+    MAX_STAND_DOWN_SECONDS,
+    QUIET_SECONDS,
+    RESYNC_SECONDS,
+    STAND_DOWN_SECONDS,
+    Reconciler,
+    Takeovers,
+)
 from fedjob_protocol.reasons import Reason
-from tests.support.builders import EPOCH, a_job, info, seen
+from tests.support.builders import EPOCH, a_job, at, info, seen
 from tests.support.ports import FakePods, FakePrograms, FakeStore
 from tests.support.virtual_time import now, run, settle
 
@@ -41,16 +48,20 @@ class Stage:
     def __init__(self, job=APPLIED, *, pods=(), answer=introduce):
         self.store, self.pods, self.programs = FakeStore(job), FakePods(pods), FakePrograms(answer)
         self.changes = []
+        self.reconcilers = []
         self.reconciler = self.another()
 
     def another(self):
-        return Reconciler(
+        """One more operator's loop over the same job."""
+        reconciler = Reconciler(
             store=self.store,
             pods=self.pods,
             programs=self.programs,
             clock=now,
             on_change=lambda job, before: self.changes.append((job.status, before)),
         )
+        self.reconcilers.append(reconciler)
+        return reconciler
 
     async def started(self):
         self.running = asyncio.create_task(self.reconciler.run())
@@ -249,6 +260,42 @@ def test_who_meets_a_higher_term_stands_down_then_begins_anew():
         assert stage.programs.called().count("state/aggregator-0-0") == 2
 
     play(scenario, pods=READY)
+
+
+HOUR_SECONDS = 3600
+
+
+def test_two_that_take_the_job_from_each_other_settle_to_few_takeovers():
+    """Two operators that share no Lease: each finds the other's term, and leaves it alone longer and longer."""
+
+    async def scenario(stage):
+        begun = stage.status.term
+        other = asyncio.create_task(stage.another().run())
+        takeovers = []
+        for _ in range(3):
+            await follow(stage, HOUR_SECONDS)
+            takeovers.append(stage.status.term - begun - sum(takeovers))
+        other.cancel()
+        await asyncio.gather(other, return_exceptions=True)
+        assert takeovers[0] <= 12
+        assert takeovers[1] <= HOUR_SECONDS / MAX_STAND_DOWN_SECONDS + 1
+
+    play(scenario, pods=READY)
+
+
+async def follow(stage, seconds):
+    """Let time pass while both operators are told of each change, as watches do."""
+    end = asyncio.get_running_loop().time() + seconds
+    while asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(1)
+        for reconciler in stage.reconcilers:
+            reconciler.changed(stage.store.job.metadata.resource_version)
+
+
+def test_after_a_quiet_time_a_takeover_is_the_first_again():
+    takeovers = Takeovers()
+    assert [takeovers.stand_down_seconds(at(minute * 60)) for minute in (0, 1, 2, 3, 4)] == [15, 60, 240, 600, 600]
+    assert takeovers.stand_down_seconds(at(240 + QUIET_SECONDS + 1)) == STAND_DOWN_SECONDS
 
 
 def test_a_job_that_is_gone_ends_the_loop():
