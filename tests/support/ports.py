@@ -108,6 +108,10 @@ class FakeStore:
         """Raised by the next writes, one after the other; ``None`` lets one pass."""
         self.read_problems: list[Exception] = []
         """Raised by the next reads, one after the other."""
+        self.stale: FederatedJob | None = None
+        """What reads answer in the place of the truth, as an API server that is behind does."""
+        self.tries = 0
+        """Writes that were tried."""
         self.reads = 0
 
     async def read(self) -> FederatedJob | None:
@@ -115,10 +119,11 @@ class FakeStore:
         self.reads += 1
         if self.read_problems:
             raise self.read_problems.pop(0)
-        return self.job
+        return self.stale or self.job
 
     async def write_status(self, job: FederatedJob, status: FederatedJobStatus) -> FederatedJob:
         """Compare versions and write."""
+        self.tries += 1
         problem = self.problems.pop(0) if self.problems else None
         if problem is not None:
             raise problem

@@ -45,6 +45,9 @@ CLOCK_SECONDS = 0.001
 KNOWN_VERSIONS = 32
 """Newest versions of the resource that are remembered as read or written."""
 
+STALE = StoreUnavailableError("it was refused for a newer version than the API server answers")
+"""What was read from an API server that is behind would be written back, and refused, again and again."""
+
 OnChange = Callable[[FederatedJob, FederatedJobStatus], None]
 """Called after each status write with the new version of the job and the status before."""
 
@@ -206,14 +209,19 @@ class Reconciler:
 
     async def _claim(self) -> FederatedJob | None:
         """Begin a new term, so that whoever drove this job before is fenced off."""
+        tried = refused = ""
         while True:
             try:
                 job = await self._read()
                 if job is None or is_finished(job.status):
                     return job
+                tried = job.metadata.resource_version
+                if tried == refused:
+                    await self._pause(STALE)
                 return self._know(await self._store.write_status(job, claimed(job.status, self._clock())))
             except StatusConflictError:
                 log.info("the job changed while it was claimed; reading it again")
+                refused = tried
             except StoreUnavailableError as error:
                 await self._pause(error)
             except UnreadableJobError as error:
@@ -235,7 +243,7 @@ class Reconciler:
             written = self._know(await self._store.write_status(job, status))
         except StatusConflictError:
             log.info("the job changed since it was read; reading it again")
-            return await self._read_again(job)
+            return await self._read_again(job, is_refused=True)
         except StoreUnavailableError as error:
             await self._pause(error)
             return job
@@ -244,10 +252,15 @@ class Reconciler:
         self._on_change(written, before)
         return written
 
-    async def _read_again(self, job: FederatedJob) -> FederatedJob | None:
-        """Read what somebody else wrote; a higher term in it is another operator's: claim before acting again."""
+    async def _read_again(self, job: FederatedJob, *, is_refused: bool = False) -> FederatedJob | None:
+        """Read what somebody else wrote; a higher term in it is another operator's: claim before acting again.
+
+        Args:
+            job: The newest version that is known.
+            is_refused: Whether a write was refused because there is a newer one.
+        """
         try:
-            fresh = await self._read()
+            fresh = await self._store.read()
         except StoreUnavailableError as error:
             self.changed()
             await self._pause(error)
@@ -256,7 +269,11 @@ class Reconciler:
             await self._until_changed(error)
             self.changed()
             return job
-        if fresh is None or fresh.status.term <= job.status.term:
+        if fresh is not None and self._is_stale(fresh, job, is_refused=is_refused):
+            self.changed()
+            await self._pause(STALE)
+            return job
+        if fresh is None or self._know(fresh).status.term <= job.status.term:
             return fresh
         # Whatever was seen, or asked, before may be older than what the other one wrote into the status meanwhile: an
         # old state of the aggregator, held against the new status, would look like lost checkpoints.
@@ -271,9 +288,14 @@ class Reconciler:
         await self._until_ours(seconds)
         return await self._claim()
 
-    async def _pause(self, error: StoreUnavailableError) -> None:
+    def _is_stale(self, fresh: FederatedJob, job: FederatedJob, *, is_refused: bool) -> bool:
+        """Whether the API server is behind: it answers a version that was known before, and is not the newest."""
+        version = fresh.metadata.resource_version
+        return version in self._versions and (is_refused or version != job.metadata.resource_version)
+
+    async def _pause(self, why: StoreUnavailableError) -> None:
         self._store_failures += 1
-        log.warning("the status cannot be kept: %s; trying again", error)
+        log.warning("the status cannot be kept: %s; trying again", why)
         await asyncio.sleep(min(FIRST_PAUSE_SECONDS * 2 ** min(self._store_failures - 1, 16), MAX_PAUSE_SECONDS))
 
     async def _until_changed(self, error: UnreadableJobError) -> None:

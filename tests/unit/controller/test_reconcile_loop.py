@@ -115,6 +115,7 @@ def test_a_claim_that_loses_a_race_is_made_again():
         stage = Stage()
         stage.store.problems = [StatusConflictError("somebody was faster")] * 2
         await stage.started()
+        await asyncio.sleep(1)
         assert stage.status.term == 1
         assert stage.store.reads == 3
         await stage.stop()
@@ -260,6 +261,65 @@ def test_who_meets_a_higher_term_stands_down_then_begins_anew():
         assert stage.programs.called().count("state/aggregator-0-0") == 2
 
     play(scenario, pods=READY)
+
+
+STALE_SECONDS = 60
+FEW_TRIES = 30
+"""In `STALE_SECONDS`, and no more than one a second for long."""
+
+
+def test_a_claim_that_is_answered_with_what_was_true_before_is_made_again_later_and_later():
+    async def act():
+        stage = Stage()
+        stage.store.stale = stage.store.job
+        stage.store.edit(rounds=7)
+        await stage.started()
+        await asyncio.sleep(STALE_SECONDS)
+        assert stage.store.tries <= FEW_TRIES
+        stage.store.stale = None
+        await asyncio.sleep(10)
+        assert stage.status.term == 1
+        await stage.stop()
+
+    run(act())
+
+
+def test_who_is_answered_with_what_was_true_before_tries_later_and_later():
+    """An API server that is behind: a write is held against the newest version, a read answers an older one."""
+
+    async def scenario(stage):
+        stage.store.stale = stage.store.job
+        stage.store.edit(rounds=7)
+        stage.pods.views = READY
+        stage.reconciler.wake()
+        tries = stage.store.tries
+        await asyncio.sleep(STALE_SECONDS)
+        assert stage.store.tries - tries <= FEW_TRIES
+        stage.store.stale = None
+        await asyncio.sleep(10)
+        assert stage.status.rounds.total == 7
+        assert stage.status.current_round.number == 0
+
+    play(scenario)
+
+
+def test_nothing_is_done_for_a_state_that_was_left_behind():
+    """An API server that is behind answers a status from before the round that is open."""
+
+    async def scenario(stage):
+        before = stage.store.job
+        stage.pods.views = READY
+        stage.reconciler.wake()
+        await settle()
+        assert stage.status.current_round.number == 0
+        calls, created = len(stage.programs.calls), len(stage.pods.created)
+        stage.store.stale = before
+        stage.reconciler.changed("of a watch that is not behind")
+        await asyncio.sleep(STALE_SECONDS)
+        assert [action.key for action in stage.programs.calls[calls:]] == []
+        assert len(stage.pods.created) == created
+
+    play(scenario)
 
 
 HOUR_SECONDS = 3600
