@@ -63,7 +63,8 @@ test-slow: $(VENV)/.dev ## Run the tests that take half a minute or more
 	$(BIN)/python -m pytest -m slow tests/unit tests/integration $(ARGS)
 
 test-faults: $(VENV)/.dev ## Kill everything at every step and compare with undisturbed runs (ARGS=--subset: at some)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/faults $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --ignore tests/faults/api tests/faults $(ARGS)
+	$(BIN)/python -m pytest tests/faults/api $(ARGS)
 
 soak: $(VENV)/.dev ## Kill and stop processes of ten jobs for half an hour (ARGS="--minutes 5")
 	$(BIN)/python -m tests.faults.soak $(ARGS)

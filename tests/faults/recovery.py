@@ -134,7 +134,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure how soon a job goes on after something was killed.")
     parser.add_argument("--times", type=int, default=20, help="kills of each kind [default: 20]")
     parser.add_argument("--seed", type=int, default=1, help="of the moments [default: 1]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add the figures to those in FILE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fedjob-recovery-") as folder:
         found = document(measure(Path(folder) / "job", options.times, options.seed))
@@ -144,7 +144,8 @@ def main() -> int:
         missed = missed or (goal is not None and row["p95Seconds"] > goal)
         print(f"{name:<64} n={row['times']} p50 {row['p50Seconds']:.2f} s  p95 {row['p95Seconds']:.2f} s  goal {goal}")
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        others = json.loads(options.json.read_bytes()) if options.json.exists() else {}
+        options.json.write_text(json.dumps(others | found, indent=1) + "\n", encoding="utf-8")
     return int(missed)
 
 

@@ -11,6 +11,7 @@ from tests.support.cluster.access import Access, Api, ApiError, path
 from tests.support.cluster.apiserver import ApiServer
 from tests.support.cluster.background import Background
 from tests.support.cluster.kubelet import Kubelet, Pod
+from tests.support.cluster.programs import Launch, start
 from tests.support.cluster.proxy import Proxy
 
 T = TypeVar("T")
@@ -42,15 +43,16 @@ class Cluster:
     Args:
         server: The API server.
         folder: Where the node keeps its pods and volumes.
+        launch: How the node starts the programs of containers.
     """
 
-    def __init__(self, server: ApiServer, folder: Path) -> None:
+    def __init__(self, server: ApiServer, folder: Path, *, launch: Launch = start) -> None:
         self.server = server
         self.folder = folder
         self.access = Access(url=server.url, token=server.admin_token, ca=server.ca)
         self.api = Api(self.access)
         self._background = Background()
-        self._kubelet = Kubelet(self.access, folder / "node")
+        self._kubelet = Kubelet(self.access, folder / "node", launch=launch)
         self._background.run(self._kubelet.start())
 
     def close(self) -> None:
@@ -263,6 +265,18 @@ class ProxyHandle:
     def accept(self) -> None:
         """Be reachable again."""
         self._background.run(self.plain.accept())
+
+    def go_stale(self) -> None:
+        """Answer as of now from here on."""
+        self._background.run(self.plain.go_stale())
+
+    def catch_up(self) -> None:
+        """Answer what is true."""
+
+        async def work() -> None:
+            self.plain.catch_up()
+
+        self._background.run(work())
 
     def drop_watches(self) -> int:
         """Cut all watches off; return how many there were."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tests.support.cluster.forks import Fork
+
 STOP_SECONDS = 10.0
 """A server that has not followed a SIGTERM by then is killed."""
 _LOG_TAIL_BYTES = 6000
@@ -28,7 +30,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 class Daemon:
     """One running server."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Fork
     log: Path
     """Everything that it wrote."""
 
@@ -39,7 +41,6 @@ class Daemon:
         Args:
             command: Path of the program, and its arguments.
             log: A file in the folder that it is started in; what is there stays.
-            environment: All of its environment; ours where it is not given.
             environment: Its environment; ``None`` is this process's.
         """
         is_linux = sys.platform == "linux"

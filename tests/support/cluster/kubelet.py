@@ -19,6 +19,7 @@ import aiohttp
 from tests.support.cluster.access import MERGE, Access, path
 from tests.support.cluster.addresses import Addresses
 from tests.support.cluster.pod import PodLife, Removed
+from tests.support.cluster.programs import Launch, start
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +43,15 @@ class Kubelet:
         access: An identity that may do everything.
         folder: Where pods and volumes live.
         gpus: GPUs of the node.
+        launch: Starts the programs of containers.
     """
 
-    def __init__(self, access: Access, folder: Path, *, gpus: int = 0) -> None:
+    def __init__(self, access: Access, folder: Path, *, gpus: int = 0, launch: Launch = start) -> None:
         self.folder = folder
         self.numba_cache = folder / "numba"
         self.addresses = Addresses()
         self.gpus = gpus
+        self.launch = launch
         self.errors: list[BaseException] = []
         """What went wrong in here: a bug of this file or of the API server's set-up."""
         self._access = access

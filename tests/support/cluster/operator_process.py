@@ -15,6 +15,7 @@ import psutil
 from tests.support.cluster.access import Access
 from tests.support.cluster.cluster import eventually
 from tests.support.cluster.daemons import Daemon, free_ports
+from tests.support.cluster.forks import Forks
 
 READY_SECONDS = 60.0
 LOG_CHARACTERS = 8000
@@ -47,10 +48,12 @@ class OperatorProcess:
     Args:
         settings: How it is started.
         folder: Holds its kubeconfig and its log.
+        forks: Starts it as a copy of one that has imported it; then it is given no arguments.
     """
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, *, forks: Forks | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._forks = forks
         self.settings = settings
         self._folder = folder
         self._program: Daemon | None = None
@@ -61,11 +64,16 @@ class OperatorProcess:
         """Start it, and wait until it is ready unless told otherwise."""
         self._ports = (free := free_ports(2))[0], free[1]
         self._starts += 1
-        command = [sys.executable, *self.settings.arguments]
-        log = self._folder / f"operator-{self._starts}.log"
-        self._program = Daemon.start(command, log, environment=self._environment())
+        self._program = self._launch(self._folder / f"operator-{self._starts}.log")
         if wait:
             self.until_ready()
+
+    def _launch(self, log: Path) -> Daemon:
+        environment = self._environment()
+        if self._forks is None:
+            return Daemon.start([sys.executable, *self.settings.arguments], log, environment=environment)
+        started = self._forks.start("fedjob_operator", environment=environment, folder=self._folder, log=log)
+        return Daemon(process=started, log=log)
 
     def _environment(self) -> dict[str, str]:
         settings = self.settings
@@ -151,6 +159,14 @@ class OperatorProcess:
         with suppress(ProcessLookupError):
             self._program.process.kill()
         self._program.process.wait()
+
+    def pause(self) -> None:
+        """Let it stand still, as on a node that is out of memory."""
+        self.process.suspend()
+
+    def go_on(self) -> None:
+        """Let it go on as if nothing had been."""
+        self.process.resume()
 
     def log(self) -> str:
         """Everything that it wrote, over all its starts."""

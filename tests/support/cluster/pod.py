@@ -27,15 +27,16 @@ from tests.support.cluster.podstatus import (
     waiting,
 )
 from tests.support.cluster.programs import (
+    Launch,
     MissingReferenceError,
     Place,
+    Process,
     answers,
     environment,
     exit_code,
     last_words,
     secret_names,
     send,
-    start,
 )
 
 Document = dict[str, Any]
@@ -62,6 +63,7 @@ class Node(Protocol):
     numba_cache: Path
     addresses: Addresses
     gpus: int
+    launch: Launch
 
     def hold_gpus(self, uid: str, count: int) -> bool:
         """Take GPUs; ``False`` if they are not there."""
@@ -92,7 +94,7 @@ class PodLife:
         self._pod = pod
         self._status = PodStatus(containers=pod["spec"]["containers"])
         self._deleting = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._place: Place | None = None
         self._oom = False
         self._lost = False
@@ -273,7 +275,7 @@ class PodLife:
         """Run the program to its end; say whether it is to be started again."""
         place = self._place
         assert place is not None
-        self._process = await start(container, await self._environment(container, place), place)
+        self._process = await self._node.launch(container, await self._environment(container, place), place)
         began = now()
         self._status.state = running(began)
         self._status.phase = "Running"

@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
+
+from tests.support.cluster.forks import Fork, Forks
 
 Document = dict[str, Any]
 
@@ -22,6 +26,28 @@ MESSAGE_BYTES = 4096
 """Longest termination message that Kubernetes keeps."""
 LOG_TAIL_BYTES = 2048
 """How much of the log becomes the message of a program that left none."""
+
+
+class Process(Protocol):
+    """A process that was started, as `asyncio.subprocess.Process`."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        ...
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; ``None`` while it lives."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for its end."""
+        ...
+
+    def send_signal(self, signal: int) -> None:
+        """Send a signal."""
+        ...
 
 
 class MissingReferenceError(Exception):
@@ -105,7 +131,11 @@ def _value(item: Document, secrets: dict[str, Document]) -> str:
     return base64.b64decode(data).decode()
 
 
-async def start(container: Document, variables: dict[str, str], place: Place) -> asyncio.subprocess.Process:
+Launch = Callable[[Document, dict[str, str], Place], Awaitable[Process]]
+"""Starts a container's program, with an environment, in a place."""
+
+
+async def start(container: Document, variables: dict[str, str], place: Place) -> Process:
     """Start a container's program; it ends when this process does, however that happens."""
     place.termination_log.write_bytes(b"")
     command = [sys.executable, "-P", "-m", MODULES[container["name"]]]
@@ -121,7 +151,39 @@ async def start(container: Document, variables: dict[str, str], place: Place) ->
         )
 
 
-def send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+def forked(forks: Forks) -> Launch:
+    """Start programs as copies of one that has imported them."""
+
+    async def start_fork(container: Document, variables: dict[str, str], place: Place) -> Process:
+        place.termination_log.write_bytes(b"")
+        module = MODULES[container["name"]]
+        work = partial(forks.start, module, environment=variables, folder=place.folder, log=place.log)
+        return _Forked(await asyncio.get_running_loop().run_in_executor(None, work))
+
+    return start_fork
+
+
+class _Forked:
+    """A copy, to be waited for in an event loop."""
+
+    def __init__(self, fork: Fork) -> None:
+        self._fork = fork
+        self.send_signal = fork.send_signal
+
+    @property
+    def pid(self) -> int:
+        return self._fork.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._fork.returncode
+
+    async def wait(self) -> int:
+        # Whoever stops waiting must not take the end away from the others.
+        return await asyncio.shield(asyncio.wrap_future(self._fork.ended))
+
+
+def send(process: Process, number: signal.Signals) -> None:
     """Send a signal; that it ended already is fine."""
     with suppress(ProcessLookupError):
         process.send_signal(number)

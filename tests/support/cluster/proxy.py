@@ -2,64 +2,46 @@
 
 import asyncio
 import json
-import re
-import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from tests.support.cluster.access import Access
+from tests.support.cluster.access import Access, path
+from tests.support.cluster.calls import CALL, VERBS, Call, call_of, is_watch, pod_of
+from tests.support.cluster.streams import EXPIRED, Streams
 
 Document = dict[str, Any]
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length"}
-VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-_PATH = re.compile(
-    r"^/(?:api/v1|apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+)(?=/[^/]))?"
-    r"/(?P<resource>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[^/]+))?$"
-)
-EXPIRED = {
-    "kind": "Status",
-    "apiVersion": "v1",
-    "metadata": {},
-    "status": "Failure",
-    "message": "too old resource version: 1 (2)",
-    "reason": "Expired",
-    "code": 410,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One request that was answered."""
-
-    at: float
-    """When the answer was there, in seconds of the monotonic clock."""
-    verb: str
-    """As in RBAC."""
-    resource: str
-    """With its subresource: ``federatedjobs/status``."""
-    namespace: str
-    name: str
-    dry_run: bool
-    body: Any
-    code: int
-    version: str
-    """``resourceVersion`` of the object that was answered."""
-
-    @property
-    def is_write(self) -> bool:
-        """Whether it may have changed something that is kept."""
-        return self.verb in VERBS.values() and not self.dry_run
-
+TIMED = "leases"
+"""Written as time passes, whatever happens: these writes have no numbers."""
+BUFFER_BYTES = 1 << 22
+"""Longest line of a watch."""
 
 Spoil = Callable[[Call], int | None]
 """Told of a request before it is passed on (with ``code`` 0): a status to answer instead, or ``None``."""
+Meet = Callable[[Call], Awaitable[bool]]
+"""Awaited with a request, or with the answer on its way back; unless it returns true that goes no further."""
+
+
+async def let_pass(_: Call) -> bool:
+    """Do nothing."""
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def response(self) -> web.Response:
+        return web.Response(body=self.body, status=self.status, headers=self.headers)
 
 
 class Proxy:
@@ -74,13 +56,25 @@ class Proxy:
         self.delay_seconds = 0.0
         """Before each request is passed on."""
         self.spoil: Spoil = lambda _: None
+        self.retry_after_seconds: int | None = None
+        """What a spoilt answer asks the caller to wait."""
+        self.before: Meet = let_pass
+        """Each request but watches, before it is passed on."""
+        self.after: Meet = let_pass
+        """Each answer, before it is given."""
+        self.streams = Streams()
+        """The events of watches."""
         self.watches_started = 0
         self.refused = 0
         """Requests that were answered here, because they were to be spoilt."""
+        self.numbered: Counter[str] = Counter()
+        """How many requests have arrived that have a number: ``write`` and ``call``."""
         self._access = access
         self._expire = 0
         self._expire_in_stream = 0
         self._watches: set[asyncio.Task[Any]] = set()
+        self._asked: dict[str, dict[str, str]] = {}
+        self._stale: dict[str, _Answer] = {}
         self._session: aiohttp.ClientSession | None = None
         self._runner: web.ServerRunner | None = None
         self._port = 0
@@ -130,6 +124,17 @@ class Proxy:
         else:
             self._expire = count
 
+    async def go_stale(self) -> None:
+        """Answer all that was read so far as it is now, whatever becomes of it; watches tell nothing new."""
+        self.streams.hold()
+        for path_and_query, headers in tuple(self._asked.items()):
+            self._stale[path_and_query] = await self._fetch("GET", path_and_query, b"", headers)
+
+    def catch_up(self) -> None:
+        """Answer what is true, and tell the watches what they have missed."""
+        self._stale.clear()
+        self.streams.proceed()
+
     # What can be asked
 
     def writes(self, namespace: str | None = None) -> Counter[str]:
@@ -157,26 +162,68 @@ class Proxy:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
-        call = _call(request, body, 0, b"")
+        call = self._numbered(call_of(request, body))
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)
         if (code := self.spoil(call)) is not None:
             self.refused += 1
-            return web.json_response(
-                {"kind": "Status", "status": "Failure", "code": code, "message": "spoilt"}, status=code
-            )
-        if request.query.get("watch") in ("1", "true"):
+            return self._spoilt(code)
+        if is_watch(request):
             return await self._watch(request)
-        return await self._pass_on(request, body)
+        if not await self.before(call):
+            return _cut(request)
+        answer = await self._answer(request, body)
+        done = call_of(request, body, answer.status, answer.body if request.method in VERBS else b"")
+        done = replace(done, nth=call.nth)
+        self.calls.append(done)
+        if not await self.after(done):
+            return _cut(request)
+        return answer.response()
 
-    async def _pass_on(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+    def _numbered(self, call: Call) -> Call:
+        if call.verb != CALL and (not call.is_write or call.resource == TIMED):
+            return call
+        kind = CALL if call.verb == CALL else "write"
+        self.numbered[kind] += 1
+        return replace(call, nth=self.numbered[kind])
+
+    def _spoilt(self, code: int) -> web.Response:
+        after = self.retry_after_seconds
+        headers = {} if after is None else {"Retry-After": str(after)}
+        status = {"kind": "Status", "status": "Failure", "code": code, "message": "spoilt"}
+        return web.json_response(status, status=code, headers=headers)
+
+    async def _answer(self, request: web.BaseRequest, body: bytes) -> _Answer:
+        if pod := pod_of(request.path):
+            return await self._ask_pod(request, body, pod)
+        if request.method == "GET":
+            if (stale := self._stale.get(request.path_qs)) is not None:
+                return stale
+            self._asked[request.path_qs] = _headers(request)
+        return await self._fetch(request.method, request.path_qs, body, _headers(request))
+
+    async def _fetch(self, method: str, path_and_query: str, body: bytes, headers: dict[str, str]) -> _Answer:
         assert self._session is not None
-        url = self._access.url + request.path_qs
-        async with self._session.request(request.method, url, data=body or None, headers=_headers(request)) as answer:
-            content = await answer.read()
-            self.calls.append(_call(request, body, answer.status, content if request.method in VERBS else b""))
-            headers = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
-            return web.Response(body=content, status=answer.status, headers=headers)
+        url = self._access.url + path_and_query
+        async with self._session.request(method, url, data=body or None, headers=headers) as answer:
+            return _Answer(answer.status, _kept(answer.headers), await answer.read())
+
+    async def _ask_pod(self, request: web.BaseRequest, body: bytes, pod: dict[str, str]) -> _Answer:
+        """Do what the API server's own proxy does; a real one refuses to call loopback addresses."""
+        assert self._session is not None
+        found = await self._fetch("GET", path("pods", pod["namespace"], pod["name"]), b"", _headers(request))
+        if found.status != 200:
+            return found
+        address = json.loads(found.body)["status"].get("podIP")
+        query = f"?{request.query_string}" if request.query_string else ""
+        headers = {name: value for name, value in _headers(request).items() if name.lower() != "authorization"}
+        url = f"http://{address}:{pod['port']}{pod['path']}{query}"
+        try:
+            async with self._session.request(request.method, url, data=body or None, headers=headers) as answer:
+                return _Answer(answer.status, _kept(answer.headers), await answer.read())
+        except aiohttp.ClientError as error:
+            status = {"kind": "Status", "status": "Failure", "code": 503, "message": f"error trying to reach: {error}"}
+            return _Answer(503, {"Content-Type": "application/json"}, json.dumps(status).encode())
 
     async def _watch(self, request: web.BaseRequest) -> web.StreamResponse:
         self.watches_started += 1
@@ -193,8 +240,8 @@ class Proxy:
         self._watches.add(task)
         try:
             await asyncio.wait({task})
-            if task.cancelled() and request.transport is not None:
-                request.transport.abort()  # as a connection that breaks
+            if task.cancelled():
+                _cut(request)
         finally:
             task.cancel()
             self._watches.discard(task)
@@ -203,43 +250,23 @@ class Proxy:
     async def _stream(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         assert self._session is not None
         url = self._access.url + request.path_qs
+        headers = _headers(request) | {"Accept-Encoding": "identity"}
         with suppress(aiohttp.ClientError, ConnectionError):
-            async with self._session.get(url, headers=_headers(request) | {"Accept-Encoding": "identity"}) as answer:
-                async for chunk in answer.content.iter_any():
-                    await response.write(chunk)
+            async with self._session.get(url, headers=headers, read_bufsize=BUFFER_BYTES) as answer:
+                async for line in self.streams.passed_on(aiter(answer.content)):
+                    await response.write(line)
 
 
 def _headers(request: web.BaseRequest) -> dict[str, str]:
-    return {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
+    return _kept(request.headers)
 
 
-def _call(request: web.BaseRequest, body: bytes, code: int, answer: bytes) -> Call:
-    found = _PATH.match(request.path)
-    parts = found.groupdict() if found else {}
-    resource = parts.get("resource") or request.path
-    verb = VERBS.get(request.method) or ("get" if parts.get("name") else "list")
-    document = _json(body)
-    name = parts.get("name") or (document.get("metadata", {}).get("name", "") if isinstance(document, dict) else "")
-    return Call(
-        at=time.monotonic(),
-        verb="watch" if request.query.get("watch") else verb,
-        resource=f"{resource}/{parts['sub']}" if parts.get("sub") else resource,
-        namespace=parts.get("namespace") or "",
-        name=name,
-        dry_run=bool(request.query.get("dryRun")),
-        body=document,
-        code=code,
-        version=_version(_json(answer)),
-    )
+def _kept(headers: Any) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
 
 
-def _version(document: Any) -> str:
-    metadata = document.get("metadata") if isinstance(document, dict) else None
-    return str(metadata.get("resourceVersion", "")) if isinstance(metadata, dict) else ""
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError:
-        return None
+def _cut(request: web.BaseRequest) -> web.Response:
+    """End as a connection that breaks."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()

@@ -108,7 +108,7 @@ class Zygote:
         written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             environment = {**environment, ZYGOTE_VARIABLE: str(self.path)}
-            connection = _ask_to_start(
+            connection = ask_to_start(
                 str(self.path), module, arguments, environment, str(folder), (nothing, written, written)
             )
         finally:
@@ -166,9 +166,10 @@ def environment_of_run(run: str, **extra: str) -> dict[str, str]:
     return {**_without_settings(), **THREADS, RUN_VARIABLE: run, **extra}
 
 
-def _ask_to_start(
+def ask_to_start(
     path: str, module: str, arguments: list[str], environment: Mapping[str, str], folder: str, streams: tuple[int, ...]
 ) -> socket.socket:
+    """Ask for a program; the returned socket tells its process id, and later how it ended."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
     request = {
@@ -236,7 +237,7 @@ async def create_forked(*command: str, stderr: Any, env: Mapping[str, str], cwd:
     stdin, lifeline = os.pipe()
     printed, stdout = os.pipe()
     try:
-        connection = _ask_to_start(
+        connection = ask_to_start(
             os.environ[ZYGOTE_VARIABLE], module, arguments, env, str(cwd), (stdin, stdout, stderr.fileno())
         )
     finally:
