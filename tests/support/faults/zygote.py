@@ -7,6 +7,7 @@ can say who died and how.
 Run as ``python -m tests.support.faults.zygote SOCKET``; ends when its standard input does.
 """
 
+import ctypes
 import gc
 import importlib
 import json
@@ -47,6 +48,7 @@ PRELOADED: Final = (
 LENGTH: Final = struct.Struct("!I")
 STREAMS: Final = 3
 """Standard input, output and error come with a request to start something."""
+PR_SET_PDEATHSIG: Final = 1
 RUN_VARIABLE: Final = "FEDJOB_TEST_RUN"
 """Environment variable that tells to which run a process belongs."""
 
@@ -174,6 +176,7 @@ def _become(module: str, arguments: list[str], environment: Document, folder: st
     code = 1
     try:
         os.setsid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # not everything holds a lifeline
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         os.closerange(STREAMS, os.sysconf("SC_OPEN_MAX"))
