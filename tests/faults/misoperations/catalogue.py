@@ -152,7 +152,6 @@ SUSPENDED: Final = (
         refused_template(in_container(ports=[{"containerPort": 99999}]), "containerPort"),
         refused_template(in_container(imagePullPolicy="Sometimes"), "imagePullPolicy"),
         refused_template(in_container(resources={"limits": {"memory": "lots"}}), "quantities"),
-        refused_template(in_pod(terminationGracePeriodSeconds=-1), "terminationGracePeriodSeconds"),
         refused_template({"metadata": {"labels": {"a": "no spaces!"}}}, "labels"),
     ),
     suspended(
@@ -176,6 +175,7 @@ SUSPENDED: Final = (
         template({"metadata": {"labels": {"fedjob.dev/role": "aggregator", "fedjob.dev/job": "other"}}}, None),
         template({"metadata": {"name": "mine", "namespace": "default", "ownerReferences": []}}, None),
         template(in_pod(restartPolicy="Always"), None),
+        template(in_pod(terminationGracePeriodSeconds=-1), None),
     ),
 )
 """Edits of a job that is suspended for them."""

@@ -53,6 +53,8 @@ def value_at(spec: Document, path: Place) -> Any:
     """What is at a path; ``None`` where nothing is."""
     value: Any = spec
     for part in path:
+        if value is None:
+            return None
         value = value.get(part) if isinstance(part, str) else value[part]
     return value
 

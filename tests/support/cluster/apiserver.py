@@ -257,7 +257,7 @@ class ApiServer:
     def _connections(self) -> urllib3.PoolManager:
         if self._pool is None:
             trust = ssl.create_default_context(cafile=str(self.ca))
-            self._pool = urllib3.PoolManager(ssl_context=trust, retries=False, timeout=_CALL_SECONDS)
+            self._pool = urllib3.PoolManager(maxsize=8, ssl_context=trust, retries=False, timeout=_CALL_SECONDS)
         return self._pool
 
     def kubectl(

@@ -11,11 +11,15 @@ CALL_SECONDS = 60.0
 """Longest that a call into the loop may take; more is a bug in it."""
 
 
+CLOSE_SECONDS = 10.0
+"""How long the peers of connections that are closed may take to agree."""
+
+
 class Background:
     """A running event loop."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cluster", daemon=True)
         self._thread.start()
 
@@ -26,9 +30,17 @@ class Background:
     def close(self) -> None:
         """End the loop; whatever still runs in it is cancelled."""
         self.run(_cancel_all())
+        self.run(self._until_closed())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _until_closed(self) -> None:
+        """Wait for connections that are being closed: one with TLS waits for the word of its peer."""
+        deadline = self._loop.time() + CLOSE_SECONDS
+        sockets = self._loop._selector.get_map()  # type: ignore[attr-defined] - nobody else knows them
+        while len(sockets) > 1 and self._loop.time() < deadline:  # noqa: ASYNC110 - one of them wakes the loop itself
+            await asyncio.sleep(0.01)
 
 
 async def _cancel_all() -> None:
