@@ -12,7 +12,7 @@ import pytest
 from tests.faults.allowances import ALLOWANCES
 from tests.faults.evidence import Evidence
 from tests.faults.oracles import violations
-from tests.faults.report import Collector, as_property, judged
+from tests.faults.report import as_property, judged
 from tests.support.faults.local import Job, Outcome, run
 from tests.support.faults.spawn import Zygote, zygote
 
@@ -24,17 +24,9 @@ Undisturbed = Callable[[Job], Outcome]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of fault runs."""
+    """Options of fault runs without a cluster."""
     group = parser.getgroup("faults")
-    group.addoption("--faults-report", type=Path, metavar="PATH", help="write counts by class of faults as JSON")
     group.addoption("--subset", action="store_true", help=f"strike one of {SUBSET_SHARE} calls instead of every call")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Count, in the process that hears of all tests."""
-    path = config.getoption("--faults-report")
-    if path is not None and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Collector(path), "faults-report")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

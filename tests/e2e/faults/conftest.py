@@ -1,6 +1,7 @@
 """A kind cluster with two workers, and the judge of runs on it."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.e2e.installation import Installation
 from tests.faults.allowances import Allowance
 from tests.faults.evidence import Evidence
 from tests.faults.oracles import ORACLES
+from tests.faults.report import as_property, judged
 from tests.support.kubectl import Kubectl
 
 OWN_CLUSTER = "fedjob-faults"
@@ -18,7 +20,7 @@ WORKERS = 2
 UNCOUNTED = "O5 few writes"
 """Nobody counts the writes of an operator in its pod; the fault runs on an API server do."""
 
-Judge = Callable[[Run], None]
+Judge = Callable[[str, Run], None]
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +53,10 @@ def undisturbed(installation: Installation) -> Evidence:
 
 
 @pytest.fixture
-def judge(undisturbed: Evidence) -> Judge:
-    """Let a run come to its end, and ask the oracles about it."""
+def judge(undisturbed: Evidence, request: pytest.FixtureRequest) -> Judge:
+    """Let a run come to its end, ask the oracles about it, and count it."""
 
-    def ask(run: Run) -> None:
+    def ask(fault_class: str, run: Run) -> None:
         run.until_complete()
         evidence = run.evidence()
         told = [
@@ -63,6 +65,8 @@ def judge(undisturbed: Evidence) -> Judge:
             if name != UNCOUNTED
             for line in oracle(undisturbed, evidence, Allowance())
         ]
+        counted = replace(judged(fault_class, undisturbed, evidence, told, happened=True), where="e2e")
+        request.node.user_properties.append(as_property(counted))
         assert not told, "\n".join(told)
 
     return ask

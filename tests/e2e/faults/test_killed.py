@@ -27,7 +27,7 @@ def test_the_operator_is_killed(kubectl, installation, nodes, judge, seed):
         (pod,) = installation.kubectl.list("pods", "app.kubernetes.io/name=fedjob-operator")
         before = pod["status"]["containerStatuses"][0]["restartCount"]
         nodes.kill(pod, "fedjob-operator")
-        judge(run)
+        judge("operator killed", run)
     name = pod["metadata"]["name"]
     wait_until(
         lambda: installation.kubectl.get("pod", name)["status"]["containerStatuses"][0]["restartCount"] > before,
@@ -43,7 +43,7 @@ def test_the_aggregator_is_killed(kubectl, nodes, judge, seed):
         (pod,) = run.pods("aggregator")
         nodes.kill(pod, "fedjob-aggregator")
         wait_until(lambda: was_restarted(kubectl, pod["metadata"]["name"]), "the aggregator's restart", 60)
-        judge(run)
+        judge("aggregator killed", run)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -53,4 +53,4 @@ def test_clients_are_killed(kubectl, nodes, judge, seed):
         run.until_committed(drawn.randrange(ROUNDS - 2))
         for pod in drawn.sample(run.pods("client"), 1 + seed % CLIENTS):
             nodes.kill(pod, "fedjob-client")
-        judge(run)
+        judge("clients killed", run)

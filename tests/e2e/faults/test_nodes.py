@@ -26,7 +26,7 @@ def test_a_service_of_every_worker_is_restarted(kubectl, nodes, judge, unit, see
         run.until_committed(early(seed))
         for node in nodes.workers():
             nodes.restart_service(node, unit)
-        judge(run)
+        judge(f"{unit} restarted", run)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -36,7 +36,7 @@ def test_the_node_of_clients_is_drained_and_they_move(kubectl, nodes, judge, see
         (home,) = {node_of(run, "aggregator")}
         away = next(node for node in nodes.workers() if node != home)
         nodes.drain(away)
-        judge(run)
+        judge("node of clients drained", run)
         assert {pod["spec"]["nodeName"] for pod in run.pods()} <= {home}
 
 
@@ -49,7 +49,7 @@ def test_the_aggregator_waits_for_its_drained_node_and_goes_on(kubectl, nodes, j
         told = run.until_reason("Unschedulable")
         assert "aggregator" in told or "node" in told
         nodes.uncordon(home)
-        judge(run)
+        judge("node of the aggregator drained", run)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -59,7 +59,7 @@ def test_the_node_of_the_aggregator_stops_and_is_started_again(kubectl, nodes, j
         home = node_of(run, "aggregator")
         nodes.stop(home)
         nodes.start(home)
-        judge(run)
+        judge("node of the aggregator stopped", run)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -70,4 +70,4 @@ def test_the_other_node_stops_and_is_started_again(kubectl, nodes, judge, seed):
         away = next(node for node in nodes.workers() if node != home)
         nodes.stop(away)
         nodes.start(away)
-        judge(run)
+        judge("other node stopped", run)
