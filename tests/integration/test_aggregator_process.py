@@ -149,11 +149,19 @@ def whole_round(program, number, *, attempt=1):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(undisturbed_run):
     """Digests of rounds that nothing happened to."""
+    return undisturbed_run[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed_run(tmp_path_factory):
+    """Digests of rounds that nothing happened to, and how many seconds they took."""
     with aggregator(tmp_path_factory.mktemp("undisturbed")) as program:
         program.initialise()
-        return [whole_round(program, number) for number in range(1, ROUNDS + 1)]
+        began = time.monotonic()
+        digests = [whole_round(program, number) for number in range(1, ROUNDS + 1)]
+        return digests, time.monotonic() - began
 
 
 @pytest.mark.parametrize("moment", ["before the first upload", "in an upload", "after an upload", "after the last"])
@@ -184,14 +192,15 @@ def test_a_job_that_is_killed_ends_with_the_model_of_one_that_was_not(tmp_path, 
     assert digests == undisturbed[:3]
 
 
-def test_kills_at_any_time_repeat_and_lose_no_round(tmp_path, undisturbed):
+def test_kills_at_any_time_repeat_and_lose_no_round(tmp_path, undisturbed_run):
+    undisturbed, seconds = undisturbed_run
     rng = np.random.default_rng(20)
     kills = attempt = 0
     digests = []
     while len(digests) < ROUNDS:
         attempt += 1
         with aggregator(tmp_path) as program:
-            killer = threading.Timer(float(rng.uniform(0.0, 0.1)), program.process.kill)
+            killer = threading.Timer(float(rng.uniform(0.0, seconds / KILLS)), program.process.kill)
             if kills < KILLS:
                 killer.start()
             try:
@@ -199,7 +208,7 @@ def test_kills_at_any_time_repeat_and_lose_no_round(tmp_path, undisturbed):
             except (OSError, http.client.HTTPException, ValueError, TypeError):
                 kills += 1  # in the middle of a call
             killer.cancel()
-    assert kills >= KILLS / 2
+    assert kills >= 2, "however fast the machine is, no life is long enough for the whole job"
     with aggregator(tmp_path):  # the last kill may have come before the last line was in the log
         lines = (tmp_path / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in lines] == list(range(ROUNDS + 1))

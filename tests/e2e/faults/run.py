@@ -27,10 +27,14 @@ KINDS: Final = ("pods", "services", "secrets", "networkpolicies", "persistentvol
 _TRAINING: Final = re.compile(r"round (\d+): training begins")
 
 
-def manifest(name: str) -> Document:
+def manifest(name: str, *, aggregators: int = 1) -> Document:
     """A job whose rounds take about a second, so that something can go wrong in them."""
     return digits(
         name,
+        aggregator={
+            "replicas": aggregators,
+            "storage": {"size": "64Mi", "retentionPolicy": {"whenDeleted": "Delete"}},
+        },
         rounds=ROUNDS,
         clients=CLIENTS,
         group={"backoffLimit": 20},
@@ -128,9 +132,9 @@ def _seen(status: Document) -> StatusSeen:
 
 
 @contextmanager
-def running(kubectl: Kubectl, name: str) -> Iterator[Run]:
+def running(kubectl: Kubectl, name: str, *, aggregators: int = 1) -> Iterator[Run]:
     """Apply a job, watch it, and follow its logs."""
-    kubectl.apply(manifest(name))
+    kubectl.apply(manifest(name, aggregators=aggregators))
     run = Run(kubectl, name, JobLogs(kubectl, job_selector(name)))
     run.logs.start()
     words = ["get", RESOURCE, name, "--watch", "-o", "jsonpath={.status}{'\\n'}"]

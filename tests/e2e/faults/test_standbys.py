@@ -1,0 +1,37 @@
+"""The leader of three aggregators is gone, at seeded moments, also with its volume: a standby takes its place."""
+
+import random
+
+import pytest
+
+from tests.e2e.faults.run import ROUNDS, running
+
+SEEDS = range(3)
+
+
+def leader_of(run):
+    """The pod that leads."""
+    return run.kubectl.get("pod", run.kubectl.status(run.name)["aggregator"]["leader"])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_leader_is_killed(kubectl, nodes, judge, seed):
+    with running(kubectl, "job", aggregators=3) as run:
+        run.until_committed(random.Random(seed).randrange(ROUNDS - 2))
+        nodes.kill(leader_of(run), "fedjob-aggregator")
+        judge("leader of three aggregators killed", run)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_leader_is_gone_with_its_volume(kubectl, judge, seed):
+    with running(kubectl, "job", aggregators=3) as run:
+        run.until_committed(random.Random(seed).randrange(ROUNDS - 2))
+        pod = leader_of(run)
+        (claim,) = [
+            volume["persistentVolumeClaim"]["claimName"]
+            for volume in pod["spec"]["volumes"]
+            if "persistentVolumeClaim" in volume
+        ]
+        kubectl("delete", "pvc", claim, "--wait=false")
+        kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+        judge("leader of three aggregators gone with its volume", run)
