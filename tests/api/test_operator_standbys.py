@@ -29,12 +29,16 @@ def test_the_leader_is_deleted_with_its_volume_and_the_job_goes_on(cluster, home
         lambda: leader_of(cluster, home, "j") not in (None, led) and leader_of(cluster, home, "j"), "another"
     )
     assert another.split("-")[-2] != index
+
+    def remade():
+        found = cluster.api.find("persistentvolumeclaims", home, claim)
+        return found is not None and found["metadata"]["uid"] != volume
+
+    eventually(remade, "a volume in the place of the one that is gone")
     hold_file(folder, 2).unlink()
     cluster.until_phase(home, "j", "Complete")
     rounds = cluster.status(home, "j")["recentRounds"]
     assert [row["number"] for row in rounds] == [0, 1, 2, 3]
-    remade = cluster.api.get("persistentvolumeclaims", home, claim)["metadata"]["uid"]
-    assert remade != volume
 
 
 def test_each_aggregator_has_a_pod_and_a_volume_and_a_finished_job_keeps_the_leader(cluster, home, folder):
