@@ -60,6 +60,20 @@ def test_a_deletion_that_arrives_before_the_answer_to_our_own_request_counts(cac
     assert places(cache) == []
 
 
+def test_an_answer_to_our_own_request_does_not_undo_what_was_heard_since_it_was_asked(cache):
+    mark = cache.mark()
+    cache.put(numbered(0, ready))
+    cache.answered(numbered(0), mark=mark)
+    assert places(cache) == [(0, PodPhase.READY)]
+
+
+def test_an_answer_to_our_own_request_counts_where_nothing_else_was_heard(cache, woken):
+    cache.answered(numbered(0), mark=cache.mark())
+    cache.answered(numbered(0, ready), mark=cache.mark())
+    assert places(cache) == [(0, PodPhase.READY)]
+    assert woken == [JOB_UID, JOB_UID]
+
+
 def test_a_successor_of_the_same_name_is_another_pod(cache):
     cache.put(numbered(0))
     cache.remove(numbered(0))

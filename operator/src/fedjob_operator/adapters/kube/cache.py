@@ -106,12 +106,23 @@ class PodCache:
         return self._ticks
 
     def put(self, document: Document) -> None:
-        """Take in what was heard of a pod."""
+        """Take in what the watch told of a pod."""
         job_uid = label(document, JOB_UID_LABEL)
         if not job_uid or job_uid in self._forgotten:
             return
         if self._put(self._jobs.setdefault(job_uid, _JobPods()), document):
             self._changed(job_uid)
+
+    def answered(self, document: Document, *, mark: int) -> None:
+        """Take in the answer to a request about a pod, unless the watch was faster: then the answer may be older.
+
+        Args:
+            document: The answer.
+            mark: The time before the request.
+        """
+        job = self._jobs.get(label(document, JOB_UID_LABEL))
+        if job is None or not self._is_newer(job, uid_of(document), mark):
+            self.put(document)
 
     def remove(self, document: Document) -> None:
         """Take in that a pod is gone."""

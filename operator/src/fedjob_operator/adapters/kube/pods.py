@@ -113,7 +113,8 @@ class KubePods:
                         # A standby's volume may be taken away for good: its successor begins with an empty one.
                         self._made.discard(_key(kind, document))
                     await self._ensure(kind, document)
-            self._cache.put(await self._create(PODS, pod))
+            mark = self._cache.mark()
+            self._cache.answered(await self._create(PODS, pod), mark=mark)
         except ApiError as error:
             self._failed()
             raise _call_error(f"pod {name_of(pod)} cannot be created", error) from error
@@ -126,6 +127,7 @@ class KubePods:
         """
         uid = pod_uid(action.incarnation)
         name = pod_name(self._key.name, action.role, action.index, action.ordinal)
+        mark = self._cache.mark()
         try:
             left = await self._api.delete(PODS, self._key.namespace, name, uid=uid, grace_seconds=GRACE_SECONDS)
         except ApiRefusedError as error:
@@ -137,7 +139,7 @@ class KubePods:
             self._failed()
             raise CallError(f"pod {name} cannot be deleted: {error}") from error
         if meta(left).get("deletionTimestamp"):
-            self._cache.put(left)
+            self._cache.answered(left, mark=mark)
 
     async def check(self, job: FederatedJob) -> PodCheck:
         """Ask whether the API server would take the job's pods: one of each kind.
