@@ -22,6 +22,9 @@ TIMED = "leases"
 """Written as time passes, whatever happens: these writes have no numbers."""
 BUFFER_BYTES = 1 << 22
 """Longest line of a watch."""
+SHUTDOWN_SECONDS = 0.1
+LATE_TURNS = 5
+"""Turns of the event loop after which a connection that was being accepted is there."""
 
 Spoil = Callable[[Call], int | None]
 """Told of a request before it is passed on (with ``code`` 0): a status to answer instead, or ``None``."""
@@ -77,6 +80,7 @@ class Proxy:
         self._stale: dict[str, _Answer] = {}
         self._session: aiohttp.ClientSession | None = None
         self._runner: web.ServerRunner | None = None
+        self._server: web.Server[web.BaseRequest] | None = None
         self._port = 0
 
     @property
@@ -148,7 +152,8 @@ class Proxy:
     # Passing on
 
     async def _listen(self) -> None:
-        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
+        self._server = web.Server(self._handle, access_log=None)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
         await site.start()
@@ -159,6 +164,12 @@ class Proxy:
         if self._runner:
             await self._runner.cleanup()
             self._runner = None
+        if self._server:
+            # What was being accepted meanwhile is connected only a few turns of the loop later, to nobody.
+            for _ in range(LATE_TURNS):
+                await asyncio.sleep(0)
+            await self._server.shutdown(SHUTDOWN_SECONDS)
+            self._server = None
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
