@@ -14,7 +14,9 @@ settings.load_profile(ANY_MACHINE)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of all fault runs, wherever they take place."""
     help_ = "write counts of fault runs by class as JSON"
-    parser.getgroup("faults").addoption("--faults-report", type=Path, metavar="PATH", help=help_)
+    group = parser.getgroup("faults")
+    group.addoption("--faults-report", type=Path, metavar="PATH", help=help_)
+    group.addoption("--subset", action="store_true", help="strike at some moments instead of at every one")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -23,12 +23,6 @@ Judge = Callable[..., None]
 Undisturbed = Callable[[Job], Outcome]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of fault runs without a cluster."""
-    group = parser.getgroup("faults")
-    group.addoption("--subset", action="store_true", help=f"strike one of {SUBSET_SHARE} calls instead of every call")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep of the tests that strike the n-th call of something a part, always the same one, and all others."""
     if not config.getoption("--subset"):

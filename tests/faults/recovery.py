@@ -9,8 +9,6 @@ One job of three clients whose trainings take a fifth of a second; a seeded mome
     python -m tests.faults.recovery [--times 20] [--json FILE]
 """
 
-import argparse
-import json
 import random
 import signal
 import sys
@@ -22,6 +20,7 @@ from typing import Final
 
 from fedjob_protocol.layout import ROUND_LOG_NAME
 from tests.faults.jobs import ALL_OF_THREE
+from tests.faults.seconds import Goals, measure_and_report
 from tests.support.faults.local import prepare
 from tests.support.faults.points import FOLDER_VARIABLE
 from tests.support.runs import LiveRun, wait_until
@@ -29,13 +28,12 @@ from tests.support.runs import LiveRun, wait_until
 TRAINING_SECONDS: Final = 0.2
 ROUND_SECONDS: Final = 0.25
 JOB: Final = ALL_OF_THREE.slow(TRAINING_SECONDS).group(backoffLimit=1000).having(rounds=1_000_000)
-GOALS: Final = {
+GOALS: Final[Goals] = {
     "operator killed, from its start to its first write": 5.0,
     "operator killed, from its start to the next committed round": None,
     "aggregator killed, from the kill to the next committed round": 15.0,
     "client killed, from the kill to the next committed round": float(JOB.spec["roundPolicy"]["deadlineSeconds"]),
 }
-"""Seconds, by measurement; `None` where there is no goal."""
 
 
 class Measured:
@@ -95,59 +93,21 @@ class Measured:
         return LiveRun(self._file, self._folder / "run", *arguments, settings=settings)
 
 
-def measure(folder: Path, times: int, seed: int) -> dict[str, list[float]]:
+def measure(times: int, seed: int) -> dict[str, list[float]]:
     """Seconds by measurement."""
-    measured = Measured(folder, seed)
     first, again, aggregator, client = GOALS
     found: dict[str, list[float]] = {name: [] for name in GOALS}
-    for number in range(times):
-        wrote, committed = measured.operator()
-        found[first].append(wrote)
-        found[again].append(committed)
-        found[aggregator].append(measured.program("aggregator"))
-        found[client].append(measured.program(f"client-{number % 3}"))
-    measured.close()
+    with tempfile.TemporaryDirectory(prefix="fedjob-recovery-") as folder:
+        measured = Measured(Path(folder) / "job", seed)
+        for number in range(times):
+            wrote, committed = measured.operator()
+            found[first].append(wrote)
+            found[again].append(committed)
+            found[aggregator].append(measured.program("aggregator"))
+            found[client].append(measured.program(f"client-{number % 3}"))
+        measured.close()
     return found
 
 
-def percentile(values: list[float], share: float) -> float:
-    """The smallest value that so large a share is not above."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
-
-
-def document(found: dict[str, list[float]]) -> dict[str, dict[str, float | int | None]]:
-    """p50 and p95 by measurement, for JSON."""
-    return {
-        name: {
-            "times": len(values),
-            "p50Seconds": round(percentile(values, 0.5), 3),
-            "p95Seconds": round(percentile(values, 0.95), 3),
-            "goalSeconds": GOALS[name],
-        }
-        for name, values in found.items()
-    }
-
-
-def main() -> int:
-    """Measure, print, and write JSON where asked to; 1 if a goal is missed."""
-    parser = argparse.ArgumentParser(description="Measure how soon a job goes on after something was killed.")
-    parser.add_argument("--times", type=int, default=20, help="kills of each kind [default: 20]")
-    parser.add_argument("--seed", type=int, default=1, help="of the moments [default: 1]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="add the figures to those in FILE")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fedjob-recovery-") as folder:
-        found = document(measure(Path(folder) / "job", options.times, options.seed))
-    missed = False
-    for name, row in found.items():
-        goal = row["goalSeconds"]
-        missed = missed or (goal is not None and row["p95Seconds"] > goal)
-        print(f"{name:<64} n={row['times']} p50 {row['p50Seconds']:.2f} s  p95 {row['p95Seconds']:.2f} s  goal {goal}")
-    if options.json:
-        others = json.loads(options.json.read_bytes()) if options.json.exists() else {}
-        options.json.write_text(json.dumps(others | found, indent=1) + "\n", encoding="utf-8")
-    return int(missed)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measure_and_report("Measure how soon a job goes on after something was killed.", measure, GOALS))

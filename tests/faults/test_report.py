@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tests.faults.recovery import GOALS, document, percentile
+from tests.faults.recovery import GOALS
 from tests.faults.report import Collector, FaultRun, as_property
+from tests.faults.seconds import percentile, rows
 
 
 class Report:
@@ -82,6 +83,6 @@ def test_a_percentile_is_the_smallest_value_that_so_many_are_not_above(count, sh
 
 
 def test_the_document_of_recoveries_has_each_goal():
-    told = document({name: [1.0, 2.0, 3.0] for name in GOALS})
+    told = rows({name: [1.0, 2.0, 3.0] for name in GOALS}, GOALS)
     assert [row["goalSeconds"] for row in told.values()] == list(GOALS.values())
     assert {(row["times"], row["p50Seconds"], row["p95Seconds"]) for row in told.values()} == {(3, 2.0, 3.0)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,12 +16,26 @@ from tests.faults.oracles import ORACLES
 from tests.faults.report import as_property, judged
 from tests.support.kubectl import Kubectl
 
+HERE = Path(__file__).resolve().parent
 OWN_CLUSTER = "fedjob-faults"
 WORKERS = 2
 UNCOUNTED = "O5 few writes"
 """Nobody counts the writes of an operator in its pod; the fault runs on an API server do."""
 
 Judge = Callable[[str, Run], None]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--subset`` keep the first moment of the tests that are marked for it."""
+    if config.getoption("--subset"):
+        dropped = [item for item in items if item.path.parent == HERE and not _is_of_subset(item)]
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
+
+
+def _is_of_subset(item: pytest.Item) -> bool:
+    seed: int = getattr(item, "callspec").params["seed"]  # noqa: B009 - items of pytest do not declare it
+    return seed == 0 and item.get_closest_marker("subset") is not None
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ def was_restarted(there, name):
     return any(item["restartCount"] for item in there.get("pod", name)["status"]["containerStatuses"])
 
 
+@pytest.mark.subset
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_operator_is_killed(kubectl, installation, nodes, judge, seed):
     with running(kubectl, "job") as run:
@@ -36,6 +37,7 @@ def test_the_operator_is_killed(kubectl, installation, nodes, judge, seed):
     )
 
 
+@pytest.mark.subset
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_aggregator_is_killed(kubectl, nodes, judge, seed):
     with running(kubectl, "job") as run:
@@ -46,6 +48,7 @@ def test_the_aggregator_is_killed(kubectl, nodes, judge, seed):
         judge("aggregator killed", run)
 
 
+@pytest.mark.subset
 @pytest.mark.parametrize("seed", SEEDS)
 def test_clients_are_killed(kubectl, nodes, judge, seed):
     drawn = moment("clients", seed)

@@ -19,6 +19,7 @@ def early(seed):
     return random.Random(seed).randrange(ROUNDS // 2)
 
 
+@pytest.mark.subset
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("unit", ["kubelet", "containerd"])
 def test_a_service_of_every_worker_is_restarted(kubectl, nodes, judge, unit, seed):
@@ -53,21 +54,12 @@ def test_the_aggregator_waits_for_its_drained_node_and_goes_on(kubectl, nodes, j
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_node_of_the_aggregator_stops_and_is_started_again(kubectl, nodes, judge, seed):
+@pytest.mark.parametrize("which", ["node of the aggregator", "other node"])
+def test_a_node_stops_and_is_started_again(kubectl, nodes, judge, which, seed):
     with running(kubectl, "job") as run:
         run.until_committed(early(seed))
         home = node_of(run, "aggregator")
-        nodes.stop(home)
-        nodes.start(home)
-        judge("node of the aggregator stopped", run)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_other_node_stops_and_is_started_again(kubectl, nodes, judge, seed):
-    with running(kubectl, "job") as run:
-        run.until_committed(early(seed))
-        home = node_of(run, "aggregator")
-        away = next(node for node in nodes.workers() if node != home)
-        nodes.stop(away)
-        nodes.start(away)
-        judge("other node stopped", run)
+        stopped = home if which == "node of the aggregator" else next(node for node in nodes.workers() if node != home)
+        nodes.stop(stopped)
+        nodes.start(stopped)
+        judge(f"{which} stopped", run)

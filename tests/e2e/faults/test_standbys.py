@@ -22,6 +22,7 @@ def test_the_leader_is_killed(kubectl, nodes, judge, seed):
         judge("leader of three aggregators killed", run)
 
 
+@pytest.mark.subset
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_leader_is_gone_with_its_volume(kubectl, judge, seed):
     with running(kubectl, "job", aggregators=3) as run:
