@@ -129,7 +129,15 @@ def test_wrong_settings_and_a_port_in_use_are_errors_of_usage(tmp_path: Path):
 
 def test_help_names_every_flag_with_its_variable(tmp_path: Path):
     shown = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=20, check=True).stdout
-    for name in ("FEDJOB_PORT", "FEDJOB_HOST", "FEDJOB_INDEX", "FEDJOB_DEVICE", "SERVER_URL", "CLIENT_URL"):
+    for name in (
+        "FEDJOB_PORT",
+        "FEDJOB_HOST",
+        "FEDJOB_INDEX",
+        "FEDJOB_DEVICE",
+        "FEDJOB_THREADS",
+        "SERVER_URL",
+        "CLIENT_URL",
+    ):
         assert name in shown
 
 

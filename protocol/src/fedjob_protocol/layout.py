@@ -10,7 +10,7 @@ ROUND_KEY: Final = "fedjob.round"
 PARENT_KEY: Final = "fedjob.parent"
 """Key in a checkpoint's metadata: digest of the checkpoint before; absent in that of round 0."""
 
-BUILT_IN_MODELS: Final = frozenset({"linear", "logistic", "softmax", "mlp"})
+BUILT_IN_MODELS: Final = frozenset({"linear", "logistic", "softmax", "mlp", "cnn"})
 """Names of models that clients can train without a trainer of the user's own."""
 BUILT_IN_DATA: Final = frozenset({"synthetic-linear", "synthetic-logistic", "digits", "mnist", "npz"})
 """Names of data sets that clients can read without a trainer of the user's own."""

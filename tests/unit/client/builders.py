@@ -46,6 +46,19 @@ def a_classification(*, examples: int = 40, features: int = 5, classes: int = 3,
     return Dataset.of(split(examples), split(20), num_classes=classes)
 
 
+def some_images(
+    *, examples: int = 40, image: tuple[int, int, int] = (6, 5, 2), classes: int = 3, seed: int = 1
+) -> Dataset:
+    """Random pixels with random labels, as rows that say which images they are."""
+    generator = np.random.default_rng(seed)
+
+    def split(count: int) -> Split:
+        x = generator.random((count, image[0] * image[1] * image[2]), dtype=np.float32)
+        return Split(x=x, y=generator.integers(0, classes, size=count), image=image)
+
+    return Dataset.of(split(examples), split(20), num_classes=classes)
+
+
 def a_regression(*, examples: int = 40, features: int = 3, seed: int = 1) -> Dataset:
     """Random features with values that depend on them."""
     generator = np.random.default_rng(seed)

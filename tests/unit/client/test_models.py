@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 
 from fedjob_client.errors import Cancelled, DataError, SettingsError, TrainerError
 from fedjob_client.models.builtin import MODELS, BuiltinTrainer
+from fedjob_client.models.cnn import Cnn, CnnParameters
 from fedjob_client.models.linear import Gram, LinearRegression, gram_pays
 from fedjob_client.models.logistic import FusedGradient, LogisticRegression, kernel_pays
 from fedjob_client.models.mlp import Mlp
 from fedjob_client.models.softmax import SoftmaxRegression
 from fedjob_client.trainer import EvalConfig, OptimizerSettings, TrainConfig
-from tests.unit.client.builders import a_classification, a_context, a_regression
+from fedjob_protocol.layout import BUILT_IN_MODELS
+from tests.unit.client.builders import a_classification, a_context, a_regression, some_images
 
 CASES = {
     "linear": (LinearRegression(), a_regression()),
@@ -20,14 +22,20 @@ CASES = {
     "softmax": (SoftmaxRegression(), a_classification()),
     "mlp": (Mlp([7]), a_classification()),
     "deep mlp": (Mlp([6, 5, 4]), a_classification()),
+    "cnn": (Cnn(CnnParameters(channels=(2, 3), kernel_size=3, hidden_size=4)), some_images()),
 }
 each_model = pytest.mark.parametrize("case", CASES)
+
+
+def shape_of(model, dataset):
+    """Of one example as the model takes it."""
+    return dataset.image if model.takes_images else dataset.train.x.shape[1:]
 
 
 def start(model, dataset, seed=3):
     """Random parameters, biases too: at zero a gradient can be right by accident."""
     generator = np.random.default_rng(seed)
-    params = model.init(generator, dataset.train.x.shape[1], dataset.num_classes)
+    params = model.init(generator, shape_of(model, dataset), dataset.num_classes)
     return {
         name: np.asarray(generator.normal(scale=0.4, size=array.shape), array.dtype) for name, array in params.items()
     }
@@ -38,7 +46,7 @@ def test_the_gradient_is_that_of_finite_differences(case):
     model, dataset = CASES[case]
     # In float64, so that differences are exact enough; the formulas do not depend on the type.
     params = {name: array.astype(np.float64) for name, array in start(model, dataset).items()}
-    x, y = dataset.train.x.astype(np.float64), dataset.train.y
+    x, y = dataset.train.x.astype(np.float64).reshape(-1, *shape_of(model, dataset)), dataset.train.y
     gradient = {name: np.empty_like(array) for name, array in params.items()}
     sums = model.gradient(params, x, y, gradient)
     assert sums.loss == pytest.approx(model.score(params, x, y).loss)
@@ -279,8 +287,8 @@ def test_models_are_made_from_the_manifest():
     assert {name: array.shape for name, array in trainer.init(0).items()} == {
         "w1": (64, 16), "b1": (16,), "w2": (16, 8), "b2": (8,), "w3": (8, 10), "b3": (10,),
     }  # fmt: skip
-    assert set(MODELS) == {"linear", "logistic", "mlp", "softmax"}
-    with pytest.raises(SettingsError, match="'cnn' is not known; known: linear, logistic, mlp, softmax"):
-        BuiltinTrainer.from_context(a_context(model="cnn"))
+    assert set(MODELS) == BUILT_IN_MODELS
+    with pytest.raises(SettingsError, match="'resnet' is not known; known: cnn, linear, logistic, mlp, softmax"):
+        BuiltinTrainer.from_context(a_context(model="resnet"))
     with pytest.raises(SettingsError, match=r"model.parameters: hidden is not known; known: hiddenSizes"):
         BuiltinTrainer.from_context(a_context(hidden=[3]))

@@ -39,6 +39,8 @@ POST /predict on synthetic data. GET /docs shows the whole API. FEDJOB_TOKEN set
 @click.option("--device", envvar="FEDJOB_DEVICE", type=click.Choice(["auto", "cpu", "gpu"], case_sensitive=False),
               default="auto", show_default=True, show_envvar=True,
               help="Where to compute; the built-in models run on the CPU.")  # fmt: skip
+@click.option("--threads", envvar="FEDJOB_THREADS", type=click.IntRange(1, 256), default=1, show_default=True,
+              show_envvar=True, help="Threads that the model cnn uses; any number gives the same bits.")  # fmt: skip
 @click.option("--server-url", envvar="SERVER_URL", show_envvar=True,
               help="Aggregator to register with, such as http://127.0.0.1:9000; needs --client-url.")  # fmt: skip
 @click.option("--client-url", envvar="CLIENT_URL", show_envvar=True,
@@ -49,12 +51,13 @@ POST /predict on synthetic data. GET /docs shows the whole API. FEDJOB_TOKEN set
               type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
               help="How much to say on standard error.")  # fmt: skip
 @click.version_option(__version__, prog_name="fedjob-client")
-def main(
+def main(  # noqa: PLR0913 - one for each flag
     *,
     host: str,
     port: int,
     index: int,
     device: str,
+    threads: int,
     server_url: str | None,
     client_url: str | None,
     metrics_port: int | None,
@@ -71,6 +74,7 @@ def main(
             index=index,
             metrics_port=metrics_port,
             device={"auto": Device.AUTO, "cpu": Device.CPU, "gpu": Device.GPU}[device],
+            threads=threads,
             server_url=server_url or None,
             client_url=client_url or None,
             token=read_token(os.environ),
@@ -93,7 +97,7 @@ def _run(settings: Settings) -> NoReturn:
         loaded = None
         if settings.config is not None:
             tell_identity(os.environ, settings.config)
-            loaded = load_job(settings.config)
+            loaded = load_job(settings.config, threads=settings.threads)
     except CannotListenError as error:
         click.echo(f"fedjob-client: {error}", err=True)
         exit_now(EXIT_USAGE)

@@ -39,8 +39,8 @@ class Loaded:
         return dataset.test
 
 
-def load_job(config: ClientConfig) -> Loaded:
-    """Load a job's trainer, data and model.
+def load_job(config: ClientConfig, *, threads: int = 1) -> Loaded:
+    """Load a job's trainer, data and model; the trainer may compute with that many threads.
 
     Raises:
         ClientError: One of them cannot be used; the job's status will show why.
@@ -54,6 +54,7 @@ def load_job(config: ClientConfig) -> Loaded:
         data=config.data,
         device=config.device,
         role=config.role,
+        threads=threads,
     )
     if config.trainer is None:
         trainer = make_trainer(BuiltinTrainer.from_context, context)

@@ -38,6 +38,8 @@ class Settings:
     metrics_port: int | None = None
     """Where Prometheus is answered; ``None``: nowhere."""
     device: Device = Device.AUTO
+    threads: int = 1
+    """Threads that the convolutional network is computed with; its bits do not depend on them."""
     server_url: str | None = None
     """Aggregator to register with; goes with `client_url`."""
     client_url: str | None = None

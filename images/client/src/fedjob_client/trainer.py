@@ -180,6 +180,8 @@ class ClientContext:
     data: DataConfig
     """The manifest's ``data`` for this client, with its part of the partition."""
     device: Device = Device.AUTO
+    threads: int = 1
+    """Threads that the client was told to compute with, from 1."""
     role: Role = Role.TRAINER
 
     def load_data(self) -> Dataset:

@@ -62,7 +62,7 @@ class ModelSpec(SpecModel):
     """The model that is trained. Immutable."""
 
     name: Word
-    """A built-in model (linear, logistic, softmax, mlp), or any name where the groups bring their own trainer."""
+    """A built-in model (linear, logistic, softmax, mlp, cnn), or any name where the groups bring their own trainer."""
     parameters: FreeForm = Field(default={})
     """Parameters of the model, such as the sizes of its layers. Default: the model's own."""
     init_from: InitFrom | None = None

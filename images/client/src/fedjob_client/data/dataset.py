@@ -1,5 +1,6 @@
 """A client's data as trainers see it, and as loaders make it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,8 @@ import numpy.typing as npt
 from fedjob_client.errors import DataError
 
 Array: TypeAlias = npt.NDArray[Any]
+Image: TypeAlias = tuple[int, int, int]
+"""Height, width, channels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +28,17 @@ class Split:
     """Features, examples first; float32 for classification, float64 for regression."""
     y: Array
     """Labels as int64 from 0, or values as float64."""
+    image: Image | None = None
+    """Where examples are images: their size. A flat row of `x` has the pixels row by row, a pixel's channels side by
+    side."""
 
     def __post_init__(self) -> None:
         if self.x.shape[:1] != self.y.shape:
             raise DataError(
                 f"x has shape {self.x.shape}, y has shape {self.y.shape}: one y for each row of x is needed"
             )
+        if self.image is not None and math.prod(self.image) != math.prod(self.x.shape[1:]):
+            raise DataError(f"x has shape {self.x.shape}: its rows are no images of {self.image}")
 
     def __len__(self) -> int:
         return len(self.y)
@@ -68,6 +76,12 @@ class Dataset:
         return self._count_classes()
 
     @property
+    def image(self) -> Image | None:
+        """Height, width, channels where examples are images; of whichever examples were read; raises `DataError`."""
+        loaded = self.loaded_test
+        return self.train.image if loaded is None else loaded.image
+
+    @property
     def loaded_test(self) -> Split | None:
         """The held-out examples if they were read already."""
         return self.__dict__.get("test")
@@ -90,12 +104,14 @@ class Raw:
     y: Array
     convert: Callable[[Array], Array] = _as_it_is
     """Makes features of stored rows."""
+    image: Image | None = None
+    """As `Split.image`."""
 
     def split(self, rows: Array | None = None) -> Split:
         """The chosen rows, or all."""
         if rows is None:
-            return Split(x=self.convert(self.x), y=self.y)
-        return Split(x=self.convert(self.x[rows]), y=self.y[rows])
+            return Split(x=self.convert(self.x), y=self.y, image=self.image)
+        return Split(x=self.convert(self.x[rows]), y=self.y[rows], image=self.image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,8 @@ from fedjob_protocol.config import DataConfig
 from fedjob_protocol.wire import Message
 
 MAX_PIXEL: Final = 16
-PIXELS: Final = 64
+SIDE: Final = 8
+PIXELS: Final = SIDE * SIDE
 CLASSES: Final = 10
 HELD_OUT: Final = 360
 """Every fifth example, about."""
@@ -49,7 +50,7 @@ def digits(config: DataConfig, seed: int, index: int) -> Source:  # noqa: ARG001
         pixels, labels = tables()
         order = np.random.Generator(np.random.PCG64(np.random.SeedSequence(SPLIT_SEED))).permutation(len(labels))
         rows = np.sort(choose(order))
-        return Raw(x=pixels[rows], y=labels[rows], convert=scaled(MAX_PIXEL))
+        return Raw(x=pixels[rows], y=labels[rows], convert=scaled(MAX_PIXEL), image=(SIDE, SIDE, 1))
 
     return Source(
         train=lambda: part(lambda order: order[HELD_OUT:]),

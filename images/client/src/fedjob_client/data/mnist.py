@@ -58,7 +58,8 @@ def mnist(config: DataConfig, seed: int, index: int) -> Source:  # noqa: ARG001 
     def read(files: Files) -> Raw:
         y = labels(files.labels)
         x = read_images(files.images, expected=len(y))
-        return Raw(x=x, y=y.astype(np.int64), convert=scaled(MAX_PIXEL))
+        image = (*x.shape[1:], 1)
+        return Raw(x=x.reshape(len(x), -1), y=y.astype(np.int64), convert=scaled(MAX_PIXEL), image=image)
 
     def count_classes() -> int:
         return 1 + int(max(labels(train.labels).max(initial=0), labels(test.labels).max(initial=0)))
@@ -67,7 +68,7 @@ def mnist(config: DataConfig, seed: int, index: int) -> Source:  # noqa: ARG001 
 
 
 def read_images(path: Path, *, expected: int) -> Array:
-    """Images of an IDX file, one row of bytes each: ``(count, rows * columns)`` in uint8.
+    """Images of an IDX file: ``(count, rows, columns)`` in uint8.
 
     Raises:
         DataError: It is not exactly such a file with ``expected`` images.
@@ -79,7 +80,7 @@ def read_images(path: Path, *, expected: int) -> Array:
             raise DataError(f"{path}: {count} images, but the labels' file has {expected} labels")
         if rows * columns == 0:
             raise DataError(f"{path}: images of {rows} x {columns} pixels")
-        return _data(file, path, count * rows * columns, header=16).reshape(count, rows * columns)
+        return _data(file, path, count * rows * columns, header=16).reshape(count, rows, columns)
 
 
 def read_labels(path: Path) -> Array:

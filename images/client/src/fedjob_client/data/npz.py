@@ -16,7 +16,7 @@ from typing import IO, Final
 import numpy as np
 from pydantic import Field
 
-from fedjob_client.data.dataset import Array, Raw, Source
+from fedjob_client.data.dataset import Array, Image, Raw, Source
 from fedjob_client.errors import DataError
 from fedjob_client.parameters import read_parameters
 from fedjob_protocol.config import DataConfig
@@ -54,7 +54,8 @@ def npz(config: DataConfig, seed: int, index: int) -> Source:  # noqa: ARG001 - 
 
     def raw(part: str) -> Raw:
         y = labels(part)
-        return Raw(x=_features(read_array(path, f"x_{part}"), path, f"x_{part}", is_class=y.dtype == np.int64), y=y)
+        x = _features(read_array(path, f"x_{part}"), path, f"x_{part}", is_class=y.dtype == np.int64)
+        return Raw(x=x, y=y, image=_image(x))
 
     def count_classes() -> int | None:
         if settings.classes is not None:
@@ -113,6 +114,13 @@ def _read_npy(file: IO[bytes], file_bytes: int, path: Path, name: str) -> Array:
     if len(data) != data_bytes:
         raise DataError(f"{path}: array {name} is cut off: {len(data)} of {data_bytes} bytes")
     return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _image(x: Array) -> Image | None:
+    """Height, width and channels of examples that have two or three axes of their own."""
+    if x.ndim == 4:
+        return (x.shape[1], x.shape[2], x.shape[3])
+    return (x.shape[1], x.shape[2], 1) if x.ndim == 3 else None
 
 
 def _features(x: Array, path: Path, name: str, *, is_class: bool) -> Array:

@@ -1,5 +1,6 @@
 """The trainer behind the built-in models: a model, an optimizer and the data that the manifest names."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -9,12 +10,14 @@ import numpy as np
 
 from fedjob_client.data.dataset import Dataset, Split
 from fedjob_client.errors import DataError, SettingsError, TrainerError
+from fedjob_client.models.cnn import Cnn, CnnParameters, convolution_work
 from fedjob_client.models.linear import Gram, LinearRegression, gram_pays
 from fedjob_client.models.logistic import FusedGradient, LogisticRegression, kernel_pays
 from fedjob_client.models.mlp import Mlp, MlpParameters
 from fedjob_client.models.model import Model, Sums
 from fedjob_client.models.sgd import train_batches, train_full_batch
 from fedjob_client.models.softmax import SoftmaxRegression
+from fedjob_client.models.team import Team
 from fedjob_client.parameters import read_parameters
 from fedjob_client.trainer import Array, ClientContext, EvalConfig, Metrics, Params, TrainConfig, Update
 from fedjob_protocol.config import Device
@@ -22,6 +25,10 @@ from fedjob_protocol.wire import Message
 
 EVALUATION_ROWS: Final = 4096
 """Held-out examples that are evaluated at a time."""
+COMPILED_CNN_WORK: Final = 2_000_000_000
+"""Pixels times weights of convolutions from which compiled kernels pay for importing Numba, and for compiling once."""
+EVALUATION_SHARE: Final = 3
+"""A training's forward and backward pass cost as much as this many evaluations."""
 
 
 class NoParameters(Message):
@@ -48,8 +55,12 @@ def _mlp(parameters: Mapping[str, Any]) -> Model:
     return Mlp(settings.hidden_sizes)
 
 
+def _cnn(parameters: Mapping[str, Any]) -> Model:
+    return Cnn(read_parameters(CnnParameters, parameters, where="model.parameters", error=SettingsError))
+
+
 MODELS: Final[Mapping[str, Callable[[Mapping[str, Any]], Model]]] = MappingProxyType(
-    {"linear": _linear, "logistic": _logistic, "mlp": _mlp, "softmax": _softmax}
+    {"cnn": _cnn, "linear": _linear, "logistic": _logistic, "mlp": _mlp, "softmax": _softmax}
 )
 """Every built-in model, made from ``model.parameters``."""
 
@@ -60,6 +71,7 @@ class BuiltinTrainer:
     Args:
         model: The model.
         dataset: The client's data.
+        threads: Threads that the model may compute with; only the convolutional network uses more than one.
 
     Raises:
         DataError: When data are used that do not fit the model.
@@ -67,9 +79,10 @@ class BuiltinTrainer:
 
     backend: Final = "cpu"
 
-    def __init__(self, model: Model, dataset: Dataset) -> None:
+    def __init__(self, model: Model, dataset: Dataset, *, threads: int = 1) -> None:
         self._model = model
         self._dataset = dataset
+        self._threads = threads
 
     @classmethod
     def from_context(cls, context: ClientContext) -> "BuiltinTrainer":
@@ -85,7 +98,7 @@ class BuiltinTrainer:
         if make is None:
             known = ", ".join(sorted(MODELS))
             raise SettingsError(f"model.name: {context.model.name!r} is not known; known: {known}; or name a trainer")
-        return cls(make(context.model.parameters), context.load_data())
+        return cls(make(context.model.parameters), context.load_data(), threads=context.threads)
 
     @property
     def num_examples(self) -> int:
@@ -111,16 +124,18 @@ class BuiltinTrainer:
     def init(self, seed: int) -> Params:
         """The model's initial parameters; the same for the same seed."""
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
-        return self._model.init(generator, self._train.x.shape[1], self._dataset.num_classes)
+        return self._model.init(generator, self._train.x.shape[1:], self._dataset.num_classes)
 
     def train(self, params: Params, config: TrainConfig) -> Update:
         """Train: full-batch where the batch is at least the client's data, else mini-batches."""
         self._check_shapes(params)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # checked afterwards, as a whole
             if config.batch_size < len(self._train):
-                trained, metrics = train_batches(self._model, params, self._train.x, self._train.y, config)
+                trained, metrics = train_batches(
+                    self._model_for(params, self._train, config.epochs), params, self._train.x, self._train.y, config
+                )
             else:
-                gradient = self._full_gradient(config)
+                gradient = self._full_gradient(params, config)
                 trained, metrics = train_full_batch(self._model, gradient, params, len(self._train), config)
         return Update(params=trained, num_examples=len(self._train), metrics=metrics)
 
@@ -129,11 +144,12 @@ class BuiltinTrainer:
         test = self._test
         if len(test) == 0:
             raise DataError("evaluation: there are no held-out examples")
-        self._check_features(params, test.x, "evaluation: the held-out examples")
+        self._check_fit(params, test.x, "evaluation: the held-out examples")
+        model = self._model_for(params, test, 1 / EVALUATION_SHARE)
         loss, correct = 0.0, 0
         for begin in range(0, len(test), EVALUATION_ROWS):
             rows = slice(begin, begin + EVALUATION_ROWS)
-            sums = self._model.score(params, test.x[rows], test.y[rows])
+            sums = model.score(params, test.x[rows], test.y[rows])
             loss += sums.loss
             correct += sums.correct
         if self._model.is_classifier:
@@ -144,10 +160,15 @@ class BuiltinTrainer:
 
     def predict(self, params: Params, inputs: Array) -> Array:
         """One output per row of ``inputs``; a row of numbers without columns is one feature each."""
-        features = np.asarray(inputs, dtype=self._model.dtype)
-        features = features.reshape(len(features), -1)
-        self._check_features(params, features, "predict: the inputs")
-        return self._model.outputs(params, features)
+        examples = np.ascontiguousarray(inputs, dtype=self._model.dtype)
+        examples = examples.reshape(len(examples), -1)
+        if self._model.takes_images:
+            image = self._dataset.image
+            if image is None or examples.shape[1] != math.prod(image):
+                raise DataError(f"predict: the inputs have {examples.shape[1]} values, the model takes images {image}")
+            examples = examples.reshape(-1, *image)
+        self._check_fit(params, examples, "predict: the inputs")
+        return self._model.outputs(params, examples)
 
     @cached_property
     def _train(self) -> Split:
@@ -167,17 +188,33 @@ class BuiltinTrainer:
         """Kept over rounds: the data do not change."""
         return FusedGradient(self._train.x, self._train.y)
 
-    def _full_gradient(self, config: TrainConfig) -> Callable[[Params, Params], Sums]:
+    def _full_gradient(self, params: Params, config: TrainConfig) -> Callable[[Params, Params], Sums]:
         x, y = self._train.x, self._train.y
         if isinstance(self._model, LinearRegression) and gram_pays(x.shape[1], config.epochs):
             return self._gram.gradient
         if isinstance(self._model, LogisticRegression) and kernel_pays(x.size, config.epochs):
             return self._fused
-        return lambda params, out: self._model.gradient(params, x, y, out)
+        model = self._model_for(params, self._train, config.epochs)
+        return lambda params, out: model.gradient(params, x, y, out)
+
+    def _model_for(self, params: Params, split: Split, epochs: float) -> Model:
+        """The model, computed as it pays for so many examples. By size only: the same job takes the same way."""
+        if not isinstance(self._model, Cnn):
+            return self._model
+        work = convolution_work(params, split.x.shape[1:]) * len(split) * epochs
+        return self._compiled_cnn if work >= COMPILED_CNN_WORK else self._model
+
+    @cached_property
+    def _compiled_cnn(self) -> Model:
+        from fedjob_client.models.cnn_compiled import CompiledCnn  # noqa: PLC0415 - Numba takes half a second to import
+
+        assert isinstance(self._model, Cnn)
+        return CompiledCnn(self._model.settings, Team(self._threads))
 
     def _fitting(self, split: Split) -> Split:
-        """Features as rows of the model's type, and labels that it can use."""
-        x = np.ascontiguousarray(split.x.reshape(len(split.x), -1), dtype=self._model.dtype)
+        """Examples as the model takes them and of its type, and labels that it can use."""
+        shape = split.image if self._model.takes_images and split.image is not None else (-1,)
+        x = np.ascontiguousarray(split.x.reshape(len(split.x), *shape), dtype=self._model.dtype)
         if not self._model.is_classifier:
             return Split(x=x, y=split.y.astype(np.float64))
         classes = self._dataset.num_classes
@@ -196,7 +233,7 @@ class BuiltinTrainer:
         if given != self._shapes:
             raise TrainerError(f"the model to train has the arrays {given}, this client's data need {self._shapes}")
 
-    def _check_features(self, params: Params, x: Array, what: str) -> None:
-        expected = params[self._model.first_weights].shape[0]
-        if x.shape[1] != expected:
-            raise DataError(f"{what} have {x.shape[1]} features, the model has {expected}")
+    def _check_fit(self, params: Params, x: Array, what: str) -> None:
+        misfit = self._model.misfit(params, x.shape[1:])
+        if misfit is not None:
+            raise DataError(f"{what} {misfit}")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedjob_client.models.model import Sums
+from fedjob_client.models.model import Sums, features_misfit
 from fedjob_client.trainer import Array, Params
 
 GRAM_MAX_FEATURES: Final = 1024
@@ -23,16 +23,20 @@ class LinearRegression:
 
     dtype: np.dtype[Any] = np.dtype(np.float64)
     is_classifier = False
-    first_weights = "w"
+    takes_images = False
 
     def init(
         self,
         generator: np.random.Generator,  # noqa: ARG002 - the loss is convex: zero is as good a start as any
-        features: int,
+        shape: tuple[int, ...],
         classes: int | None,  # noqa: ARG002 - labels are values
     ) -> Params:
         """Zeros."""
-        return {"w": np.zeros(features), "b": np.zeros(1)}
+        return {"w": np.zeros(shape), "b": np.zeros(1)}
+
+    def misfit(self, params: Params, shape: tuple[int, ...]) -> str | None:
+        """See `fedjob_client.models.model.Model.misfit`."""
+        return features_misfit(params, "w", shape)
 
     def gradient(self, params: Params, x: Array, y: Array, out: Params) -> Sums:
         """See `fedjob_client.models.model.Model.gradient`."""

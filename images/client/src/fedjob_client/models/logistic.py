@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedjob_client.models.model import Sums
+from fedjob_client.models.model import Sums, features_misfit
 from fedjob_client.trainer import Array, Params
 
 KERNEL_WORK: Final = 500_000_000
@@ -20,16 +20,20 @@ class LogisticRegression:
 
     dtype: np.dtype[Any] = np.dtype(np.float32)
     is_classifier = True
-    first_weights = "w"
+    takes_images = False
 
     def init(
         self,
         generator: np.random.Generator,  # noqa: ARG002 - the loss is convex: zero is as good a start as any
-        features: int,
+        shape: tuple[int, ...],
         classes: int | None,  # noqa: ARG002 - always two
     ) -> Params:
         """Zeros."""
-        return {"w": np.zeros(features, dtype=np.float32), "b": np.zeros(1, dtype=np.float32)}
+        return {"w": np.zeros(shape, dtype=np.float32), "b": np.zeros(1, dtype=np.float32)}
+
+    def misfit(self, params: Params, shape: tuple[int, ...]) -> str | None:
+        """See `fedjob_client.models.model.Model.misfit`."""
+        return features_misfit(params, "w", shape)
 
     def gradient(self, params: Params, x: Array, y: Array, out: Params) -> Sums:
         """See `fedjob_client.models.model.Model.gradient`."""

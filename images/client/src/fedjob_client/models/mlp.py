@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from fedjob_client.models.model import Sums
+from fedjob_client.models.model import Sums, features_misfit
 from fedjob_client.models.softmax import known_classes, probabilities, softmax_delta, softmax_sums
 from fedjob_client.trainer import Array, Params
 from fedjob_protocol.wire import Message
@@ -39,20 +39,24 @@ class Mlp:
 
     dtype: np.dtype[Any] = np.dtype(np.float32)
     is_classifier = True
-    first_weights = "w1"
+    takes_images = False
 
     def __init__(self, hidden_sizes: Sequence[int]) -> None:
         self._hidden_sizes = tuple(hidden_sizes)
 
-    def init(self, generator: np.random.Generator, features: int, classes: int | None) -> Params:
+    def init(self, generator: np.random.Generator, shape: tuple[int, ...], classes: int | None) -> Params:
         """Uniform weights, zero biases; see the module."""
-        widths = (features, *self._hidden_sizes, known_classes(classes))
+        widths = (*shape, *self._hidden_sizes, known_classes(classes))
         params: Params = {}
         for layer, (inputs, outputs) in enumerate(pairwise(widths), start=1):
             bound = np.sqrt(6 / inputs)
             params[f"w{layer}"] = generator.uniform(-bound, bound, size=(inputs, outputs)).astype(np.float32)
             params[f"b{layer}"] = np.zeros(outputs, dtype=np.float32)
         return params
+
+    def misfit(self, params: Params, shape: tuple[int, ...]) -> str | None:
+        """See `fedjob_client.models.model.Model.misfit`."""
+        return features_misfit(params, "w1", shape)
 
     def gradient(self, params: Params, x: Array, y: Array, out: Params) -> Sums:
         """See `fedjob_client.models.model.Model.gradient`."""

@@ -32,12 +32,23 @@ class Model(Protocol):
         ...
 
     @property
-    def first_weights(self) -> str:
-        """Name of the array whose first axis is the features."""
+    def takes_images(self) -> bool:
+        """Whether examples are images ``(height, width, channels)``; else they are rows of features."""
         ...
 
-    def init(self, generator: np.random.Generator, features: int, classes: int | None) -> Params:
-        """The initial parameters for ``features`` inputs."""
+    def init(self, generator: np.random.Generator, shape: tuple[int, ...], classes: int | None) -> Params:
+        """The initial parameters for examples of that shape: ``(features,)``, or that of an image.
+
+        Raises:
+            DataError: No model can be made for such examples.
+        """
+        ...
+
+    def misfit(self, params: Params, shape: tuple[int, ...]) -> str | None:
+        """How examples of a shape differ from what ``params`` were made for, naming both; ``None`` if they fit.
+
+        What comes back follows the words for the examples: "… have 5 features, the model has 9".
+        """
         ...
 
     def gradient(self, params: Params, x: Array, y: Array, out: Params) -> Sums:
@@ -45,7 +56,7 @@ class Model(Protocol):
 
         Args:
             params: Parameters.
-            x: Features ``(n, features)``.
+            x: Examples ``(n, …)``, of the model's type and in C order.
             y: Labels ``(n,)``: int64 for a classifier, else float64.
             out: Arrays like ``params``; all of them are overwritten.
 
@@ -61,6 +72,14 @@ class Model(Protocol):
     def outputs(self, params: Params, x: Array) -> Array:
         """Predictions: values ``(n,)``, or class probabilities ``(n, classes)``."""
         ...
+
+
+def features_misfit(params: Params, name: str, shape: tuple[int, ...]) -> str | None:
+    """`Model.misfit` where the first axis of the array ``name`` is the features."""
+    if name not in params:
+        return f"cannot be used: the model has no array {name}, it has {', '.join(sorted(params))}"
+    expected = params[name].shape[0]
+    return None if shape == (expected,) else f"have {shape[0]} features, the model has {expected}"
 
 
 def flat(params: Params, dtype: np.dtype[Any]) -> tuple[Array, Params]:
