@@ -304,7 +304,10 @@ class TrainingConfig(Message):
     epochs: int = Field(default=1, ge=1, le=1_000_000)
     batch_size: int = Field(default=32, ge=1, le=10_000_000)
     learning_rate: float = Field(default=0.1, gt=0, le=1e6)
+    """With the schedule already applied."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    proximal_mu: float = Field(default=0.0, ge=0, le=1e6, exclude_if=lambda mu: mu == 0)
+    """Weight of FedProx's proximal term; absent for all other strategies."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """For trainers of the user's own."""
     seed: int = Field(ge=0, le=2**63 - 1)

@@ -216,9 +216,14 @@ CREATED: Final = (
     ),
     created("scheme", ("data", "partition"), {"scheme": "ByLabel"}, Reason.INVALID_SPEC, "spec.data.partition.scheme"),
     created("another job's model", ("model", "initFrom"), ANOTHER, Reason.INVALID_SPEC, "initFrom.federatedJob"),
-    created("unknown optimizer", (*OPTIMIZER, "name"), "Adam", Reason.INVALID_SPEC, "spec.training.optimizer.name"),
+    created("unknown optimizer", (*OPTIMIZER, "name"), "Adagrad", Reason.INVALID_SPEC, "spec.training.optimizer.name"),
     created("momentum a text", (*OPTIMIZER, "parameters"), {"momentum": "much"}, Reason.INVALID_SPEC, "momentum"),
-    created("schedule", SCHEDULE, {"name": "cosine"}, Reason.INVALID_SPEC, "spec.training.learningRateSchedule"),
+    created("parameters of SGD", (*OPTIMIZER, "parameters"), {"nosuch": 1}, Reason.INVALID_SPEC, "nosuch: unknown"),
+    created("momentum", (*OPTIMIZER, "parameters"), {"momentum": 1e300}, Reason.INVALID_SPEC, "1e+300 is not less"),
+    created("a schedule without its step", SCHEDULE, {"name": "Step"}, Reason.INVALID_SPEC, "everyRounds: missing"),
+    created(
+        "unknown schedule", SCHEDULE, {"name": "cosine"}, Reason.INVALID_SPEC, "spec.training.learningRateSchedule"
+    ),
     created("unknown strategy", ("strategy", "name"), "Krum", Reason.INVALID_SPEC, "spec.strategy.name"),
     created("parameters of a strategy", ("strategy", "parameters"), {"x": 1}, Reason.INVALID_SPEC, "x given"),
     created("pods per round", ("clientPods",), "PerRound", Reason.INVALID_SPEC, "spec.clientPods"),
@@ -233,10 +238,6 @@ CREATED: Final = (
     created("no such file", ("data",), {"name": "npz", "path": "/nosuch"}, Reason.DATA_ERROR, "/nosuch: there is no"),
     created("values without labels", ("data", "partition"), DIRICHLET, Reason.DATA_ERROR, "needs class labels"),
     created("too many shards", ("data", "partition"), SHARDS, Reason.DATA_ERROR, "shards"),
-    created(
-        "parameters of SGD", (*OPTIMIZER, "parameters"), {"nosuch": 1}, Reason.TRAINER_ERROR, "nosuch is not known"
-    ),
-    created("momentum", (*OPTIMIZER, "parameters"), {"momentum": 1e300}, Reason.TRAINER_ERROR, "momentum"),
     created("the largest rate", ("training", "learningRate"), 1_000_000, Reason.UPDATE_REFUSED, "value-out-of-range"),
     created("GPUs that ours do not use", (*GROUP, "device"), "GPU", Reason.INVALID_SPEC, "device: GPU was asked for"),
     created("no such trainer", (*GROUP, "trainer"), "nosuch.module:X", Reason.TRAINER_ERROR, "no module nosuch"),

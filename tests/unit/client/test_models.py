@@ -248,7 +248,8 @@ def test_cancelling_ends_a_training_in_the_middle_of_an_epoch():
 @pytest.mark.parametrize(
     ("optimizer", "complaint"),
     [
-        (OptimizerSettings(name="Adam"), "'Adam' is not known; known: SGD"),
+        (OptimizerSettings(name="Lion"), "'Lion' is not known; known: Adam, SGD"),
+        (OptimizerSettings(name="Adam", parameters={"momentum": 0.9}), "momentum is not known; known: beta1, beta2"),
         (OptimizerSettings(parameters={"momentun": 0.9}), "momentun is not known; known: momentum, weightDecay"),
         (OptimizerSettings(parameters={"momentum": 1.0}), "momentum: Input should be less than 1"),
     ],

@@ -57,16 +57,51 @@ def group(**fields):
             "spec.evaluation.modes: Clients is not supported yet; use Evaluator, or [] for no evaluation",
         ),
         (
-            {"training": {"learningRateSchedule": {"name": "Cosine"}}},
-            "spec.training.learningRateSchedule: is not supported yet; leave it out",
+            {"training": {"learningRateSchedule": {"name": "cosine"}}},
+            (
+                'spec.training.learningRateSchedule.name: "cosine" is not built in; did you mean "Cosine"?; '
+                "built in are Constant, Cosine, Exponential, Step"
+            ),
         ),
         (
-            {"training": {"optimizer": {"name": "Adam"}}},
-            'spec.training.optimizer.name: "Adam" is not built in; built in are SGD',
+            {"training": {"learningRateSchedule": {"name": "Step", "parameters": {"gamma": 0.5}}}},
+            "spec.training.learningRateSchedule.parameters.everyRounds: missing",
+        ),
+        (
+            {"training": {"learningRateSchedule": {"name": "Exponential", "parameters": {"gamma": 1.5}}}},
+            "spec.training.learningRateSchedule.parameters.gamma: 1.5 is more than 1.0",
+        ),
+        (
+            {"training": {"learningRateSchedule": {"name": "Constant", "parameters": {"gamma": 0.5}}}},
+            "spec.training.learningRateSchedule.parameters.gamma: unknown field",
+        ),
+        (
+            {"training": {"learningRateSchedule": {"name": "Cosine", "parameters": {"minLearningRate": 1}}}},
+            "spec.training.learningRateSchedule.parameters.minLearningRate: 1 is more than learningRate (0.1)",
+        ),
+        (
+            {"training": {"optimizer": {"name": "adam"}}},
+            'spec.training.optimizer.name: "adam" is not built in; did you mean "Adam"?; built in are Adam, SGD',
         ),
         (
             {"training": {"optimizer": {"parameters": {"nesterov": True}}}},
-            "spec.training.optimizer.parameters.nesterov: is not a number",
+            "spec.training.optimizer.parameters.nesterov: unknown field",
+        ),
+        (
+            {"training": {"optimizer": {"parameters": {"momentun": 0.9}}}},
+            'spec.training.optimizer.parameters.momentun: unknown field; did you mean "momentum"?',
+        ),
+        (
+            {"training": {"optimizer": {"name": "Adam", "parameters": {"beta2": 1}}}},
+            "spec.training.optimizer.parameters.beta2: 1 is not less than 1.0",
+        ),
+        (
+            {"training": {"optimizer": {"name": "Adam", "parameters": {"epsilon": "small"}}}},
+            'spec.training.optimizer.parameters.epsilon: "small" is not a number',
+        ),
+        (
+            {**group(trainer="a:B"), "training": {"optimizer": {"name": "Mine", "parameters": {"x": True}}}},
+            "spec.training.optimizer.parameters.x: is not a number",
         ),
         (
             {"model": {"name": "mpl"}},
@@ -91,6 +126,9 @@ def test_what_cannot_be_done_here_is_refused_in_one_line(fields, line):
         {"model": {"name": "mlp", "initFrom": {"file": "start.safetensors"}}},
         {"evaluation": {"modes": []}},
         {"strategy": {"weighting": "Uniform"}},
+        {"training": {"optimizer": {"name": "Adam", "parameters": {"beta1": 0, "weightDecay": 1e-4}}}},
+        {"training": {"learningRateSchedule": {"name": "Step", "parameters": {"everyRounds": 10.0, "gamma": 1}}}},
+        {"training": {"learningRateSchedule": {"name": "Cosine"}}},
         group(device="GPU"),
         group(gpus=1),
         group(data={"name": "npz", "path": "a.npz"}),
@@ -103,7 +141,7 @@ def test_what_can_be_done_is_not_refused(fields):
 
 
 def test_with_a_trainer_of_ones_own_names_are_free():
-    fields = {"model": {"name": "resnet"}, "data": {"name": "scans"}, "training": {"optimizer": {"name": "Adam"}}}
+    fields = {"model": {"name": "resnet"}, "data": {"name": "scans"}, "training": {"optimizer": {"name": "Lion"}}}
     assert refused(**fields, **group(trainer="a:B")) == []
     mixed = {"clientGroups": [{"name": "a", "replicas": 1, "trainer": "a:B"}, {"name": "b", "replicas": 1}]}
     assert [line.partition(":")[0] for line in refused(**fields, **mixed)] == [

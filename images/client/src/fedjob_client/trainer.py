@@ -92,6 +92,8 @@ class TrainConfig:
     learning_rate: float = 0.1
     """With the manifest's schedule already applied."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    proximal_mu: float = 0.0
+    """Where the strategy is FedProx, its mu: add ``mu · (w - w_start)`` to the gradient. 0 means no such term."""
     seed: int = 0
     """The only source of randomness that a training may use, or the same job gives another model the next time."""
     parameters: Mapping[str, Any] = field(default_factory=dict)

@@ -80,6 +80,7 @@ def train(trainer: Trainer, base: LoadedModel, round_number: int, task: TrainTas
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
             optimizer=OptimizerSettings(name=config.optimizer.name, parameters=config.optimizer.parameters),
+            proximal_mu=config.proximal_mu,
             seed=config.seed,
             parameters=config.parameters,
             on_epoch=progress.on_epoch,

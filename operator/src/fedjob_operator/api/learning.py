@@ -125,18 +125,19 @@ class Optimizer(SpecModel):
     """The optimizer of the local training; its state is not kept over rounds."""
 
     name: Word = "SGD"
-    """A built-in optimizer (SGD), or one that your trainer knows. Default SGD."""
+    """A built-in optimizer (SGD, Adam), or one that your trainer knows. Default SGD."""
     parameters: FreeForm = Field(default={})
-    """Parameters of the optimizer, such as momentum. Default: the optimizer's own."""
+    """Of SGD: momentum (0), weightDecay (0). Of Adam: beta1 (0.9), beta2 (0.999), epsilon (1e-8), weightDecay (0)."""
 
 
 class LearningRateSchedule(SpecModel):
-    """How the learning rate changes over the rounds."""
+    """How the learning rate changes over the rounds; the operator computes it, so it holds for every trainer."""
 
     name: Word
-    """Name of the schedule."""
+    """Constant, Step (times gamma after every everyRounds rounds), Exponential (times gamma after every round) or
+    Cosine (down to minLearningRate over all rounds)."""
     parameters: FreeForm = Field(default={})
-    """Parameters of the schedule. Default: the schedule's own."""
+    """Step: everyRounds, gamma (0.1). Exponential: gamma. Cosine: minLearningRate (0)."""
 
 
 class Training(SpecModel):

@@ -6,13 +6,13 @@ The operator asks before it accepts a job, `fedjob run` before it starts one.
 from collections.abc import Collection, Iterator
 
 from fedjob_operator.api.enums import ClientPods, EvaluationMode, PartitionScheme
+from fedjob_operator.api.hyperparameters import not_built_in, training_problems
 from fedjob_operator.api.learning import Partition
-from fedjob_operator.api.problems import Problem, suggestion
+from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
 
 _SCHEMES = frozenset({PartitionScheme.IID, PartitionScheme.DIRICHLET, PartitionScheme.SHARDS})
 _STRATEGIES = frozenset({"FedAvg"})
-_OPTIMIZERS = frozenset({"SGD"})
 
 
 def unsupported(
@@ -55,38 +55,26 @@ def _cluster(spec: FederatedJobSpec) -> Iterator[Problem]:
 def _names(spec: FederatedJobSpec, models: Collection[str] | None, data: Collection[str] | None) -> Iterator[Problem]:
     built_in = [(index, group) for index, group in enumerate(spec.client_groups) if group.trainer is None]
     if built_in and models is not None and spec.model.name not in models:
-        yield _unknown("spec.model.name", spec.model.name, models)
+        yield not_built_in("spec.model.name", spec.model.name, models)
     if data is None:
         return
     inherits = any(group.data is None or group.data.name is None for _, group in built_in)
     if spec.data is not None and inherits and spec.data.name not in data:
-        yield _unknown("spec.data.name", spec.data.name, data)
+        yield not_built_in("spec.data.name", spec.data.name, data)
     for index, group in built_in:
         if group.data is not None and group.data.name is not None and group.data.name not in data:
-            yield _unknown(f"spec.clientGroups[{index}].data.name", group.data.name, data)
+            yield not_built_in(f"spec.clientGroups[{index}].data.name", group.data.name, data)
     held_out = spec.evaluation.data  # the evaluator runs the trainer of the first group
     if held_out is not None and spec.client_groups[0].trainer is None and held_out.name not in {None, *data}:
-        yield _unknown("spec.evaluation.data.name", str(held_out.name), data)
-
-
-def _unknown(path: str, name: str, known: Collection[str]) -> Problem:
-    near = suggestion(name, known)
-    return Problem(path, f'"{name}" is not built in{near}; built in are {", ".join(sorted(known))}')
+        yield not_built_in("spec.evaluation.data.name", str(held_out.name), data)
 
 
 def _learning(spec: FederatedJobSpec) -> Iterator[Problem]:
     if spec.data is not None:
         yield from _partition("spec.data.partition", spec.data.partition)
-    custom = all(group.trainer is not None for group in spec.client_groups)
-    if not custom and spec.training.optimizer.name not in _OPTIMIZERS:
-        yield _unknown("spec.training.optimizer.name", spec.training.optimizer.name, _OPTIMIZERS)
-    for name, value in spec.training.optimizer.parameters.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            yield Problem(f"spec.training.optimizer.parameters.{name}", "is not a number")
-    if spec.training.learning_rate_schedule is not None:
-        yield Problem("spec.training.learningRateSchedule", "is not supported yet; leave it out")
+    yield from training_problems(spec)
     if spec.strategy.name not in _STRATEGIES:
-        yield _unknown("spec.strategy.name", spec.strategy.name, _STRATEGIES)
+        yield not_built_in("spec.strategy.name", spec.strategy.name, _STRATEGIES)
     elif spec.strategy.parameters:
         names = ", ".join(sorted(spec.strategy.parameters))
         yield Problem("spec.strategy.parameters", f"{spec.strategy.name} has none, {names} given; leave them out")

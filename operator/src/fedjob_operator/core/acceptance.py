@@ -30,7 +30,7 @@ from fedjob_operator.core.startup import begin_startup
 from fedjob_operator.core.suspension import suspending
 from fedjob_operator.core.tasks import training_config
 from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS
-from fedjob_protocol.messages import OptimizerConfig
+from fedjob_protocol.messages import OptimizerConfig, TrainingConfig
 from fedjob_protocol.reasons import Reason
 
 MAX_COUNT: Final = 10**12
@@ -164,8 +164,11 @@ def training_problem(job: FederatedJob) -> str | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        section = "spec.training.optimizer" if error.title == OptimizerConfig.__name__ else "spec.training"
+        sections = {OptimizerConfig.__name__: "spec.training.optimizer", TrainingConfig.__name__: "spec.training"}
+        section = sections.get(error.title, "spec.training.learningRateSchedule.parameters")
         return f"{section}.{where}: {first['msg']}"
+    except ValueError as error:  # a schedule that does not exist
+        return f"spec.{error}"
     return None
 
 

@@ -1,11 +1,14 @@
 """The messages that a decision sends, made from the spec and the intent in the status."""
 
+from typing import Any
+
 from fedjob_operator.api.resolve import clients_per_round, min_reports
 from fedjob_operator.api.v1alpha1 import CurrentRound, FederatedJob
 from fedjob_operator.core.actions import OpenRound, StartTask
 from fedjob_operator.core.observed import PodView
 from fedjob_operator.core.pods import group_of
 from fedjob_operator.core.scene import Scene
+from fedjob_operator.core.schedules import learning_rate
 from fedjob_operator.core.selection import init_seed, training_seed
 from fedjob_operator.core.stopping import is_due
 from fedjob_protocol.messages import (
@@ -23,6 +26,8 @@ from fedjob_protocol.messages import (
 )
 from fedjob_protocol.routes import failure_path, model_path, update_path
 
+FEDPROX = "FedProx"
+"""Name of the strategy whose parameter `mu` the clients need."""
 MAX_EXAMPLES = 2**53
 """Most training examples that the protocol lets a client announce."""
 
@@ -65,17 +70,25 @@ def training_config(job: FederatedJob, *, round_number: int, index: int) -> Trai
     """Hyperparameters of one client's training in one round.
 
     Raises:
-        pydantic.ValidationError: An optimizer's parameter is no number.
+        pydantic.ValidationError: A parameter of the optimizer, of the schedule or of FedProx is not what it should be.
+        ValueError: There is no such schedule.
     """
     training = job.spec.training
     return TrainingConfig(
         epochs=training.epochs,
         batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
+        learning_rate=learning_rate(job.spec, round_number),
         optimizer=OptimizerConfig(name=training.optimizer.name, parameters=dict(training.optimizer.parameters)),
+        proximal_mu=_proximal_mu(job),
         parameters=dict(training.parameters),
         seed=training_seed(seed=job.spec.seed, round_number=round_number, index=index),
     )
+
+
+def _proximal_mu(job: FederatedJob) -> Any:
+    """Of FedProx (Li et al., MLSys 2020, equation 2): on the server it is FedAvg, its term is in the clients' loss."""
+    strategy = job.spec.strategy
+    return strategy.parameters.get("mu", 0.0) if strategy.name == FEDPROX else 0.0
 
 
 def start_task(

@@ -11,11 +11,11 @@ import numpy as np
 from fedjob_client.data.dataset import Dataset, Split
 from fedjob_client.errors import DataError, SettingsError, TrainerError
 from fedjob_client.models.cnn import Cnn, CnnParameters, convolution_work
+from fedjob_client.models.descent import train_batches, train_full_batch
 from fedjob_client.models.linear import Gram, LinearRegression, gram_pays
 from fedjob_client.models.logistic import FusedGradient, LogisticRegression, kernel_pays
 from fedjob_client.models.mlp import Mlp, MlpParameters
 from fedjob_client.models.model import Model, Sums
-from fedjob_client.models.sgd import train_batches, train_full_batch
 from fedjob_client.models.softmax import SoftmaxRegression
 from fedjob_client.models.team import Team
 from fedjob_client.parameters import read_parameters
