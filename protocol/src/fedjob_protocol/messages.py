@@ -24,6 +24,8 @@ from fedjob_protocol.wire import (
 
 SCALE_BITS = 30
 """Default fixed-point scale of the fold: a delta is rounded to multiples of 2^-30."""
+MAX_LABELS = 100
+"""Classes up to which the round log says how many examples of each a client has."""
 MAX_PARTICIPANTS = 10_000
 """As many as a job can have clients."""
 DEFAULT_MAX_MODEL_BYTES = 8 << 30
@@ -53,6 +55,10 @@ class Base(Message):
     digest: Sha256
 
 
+LabelCounts = Annotated[tuple[Annotated[int, Field(ge=0, le=2**53)], ...], Field(max_length=MAX_LABELS)]
+"""Training examples of each class, from class 0."""
+
+
 class Participant(Message):
     """One client that a round may hear from."""
 
@@ -60,6 +66,8 @@ class Participant(Message):
     name: Name
     max_examples: int | None = Field(default=None, ge=1, le=2**53)
     """The number of training examples that the client announced; an update that claims more is refused."""
+    labels: LabelCounts | None = Field(default=None, exclude_if=lambda labels: labels is None)
+    """Of a client whose data are a part of one data set: what is in it, for the round log."""
 
 
 class RoundSpec(Message):
@@ -122,6 +130,8 @@ class Contribution(Answer):
     """Seconds that the client says it trained."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """Training metrics as the client reported them."""
+    labels: LabelCounts | None = Field(default=None, exclude_if=lambda labels: labels is None)
+    """Training examples of each class, where one data set is divided among the clients."""
 
 
 class RefusedUpdate(Answer):
@@ -425,6 +435,8 @@ class ClientInfo(Answer):
     examples: int | None = None
     """Training examples that the client holds; it never claims more."""
     test_examples: int | None = None
+    labels: LabelCounts | None = None
+    """Training examples of each class, where one data set is divided; nothing is told of data of the client's own."""
     fingerprint: dict[str, str] = Field(default_factory=dict)
 
 

@@ -14,7 +14,7 @@ from fedjob_aggregator.events import (
     SumsLost,
 )
 from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.messages import Base, Strategy, Weighting
+from fedjob_protocol.messages import Base, Participant, Strategy, Weighting
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import RoundState
 from tests.unit.aggregator.builders import (
@@ -528,3 +528,14 @@ def test_specs_of_one_attempt_are_compared_as_a_whole():
 
 def test_a_round_without_evaluation_is_not_evaluated_while_its_record_is_being_written():
     assert word_of(committed(1, closed=False).evaluate) is Word.ROUND_CONFLICT
+
+
+@pytest.mark.parametrize("labels", [(3, 0, 7), None])
+def test_the_record_says_what_labels_a_contributor_has_where_it_was_told(labels):
+    driver = Driver()
+    driver.open(0, spec=a_spec(0, clients=1, participants=(Participant(client=0, name="a", labels=labels),)))
+    driver.offer(0)
+    driver.folded(0)
+    contribution = driver.current.folded[0]
+    assert contribution.labels == labels
+    assert ("labels" in contribution.model_dump_json()) == (labels is not None)

@@ -117,6 +117,28 @@ def test_an_evaluator_needs_held_out_examples_only(tmp_path):
     assert loaded.trainer.evaluate(params, EvalConfig(round=1))["accuracy"] == pytest.approx(1 / 3)
 
 
+async def test_a_client_says_what_labels_it_has_only_where_one_data_set_is_divided():
+    partition = {"scheme": "Shards", "index": 1, "count": 4}
+    for data, is_told in (({"name": "digits", "partition": partition}, True), ({"name": "digits"}, False)):
+        loaded = load_job(a_config(data=data))
+        async with serving(Settings(), loaded) as call:
+            info = (await call("GET", "/v1/info")).json
+        if is_told:
+            assert len(info["labels"]) == 10
+            assert sum(info["labels"]) == info["examples"] == len(loaded.trainer.dataset.train)
+            assert sum(count > 0 for count in info["labels"]) <= 4
+        else:
+            assert info["labels"] is None
+    values = load_job(
+        a_config(
+            model={"name": "linear"},
+            data={"name": "synthetic-linear", "partition": {"scheme": "IID", "index": 0, "count": 2}},
+        )
+    )
+    async with serving(Settings(), values) as call:
+        assert (await call("GET", "/v1/info")).json["labels"] is None
+
+
 def a_destination():
     return {
         "term": 1,

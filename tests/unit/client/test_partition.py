@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjob_client.data.partition import owners, partition
+from fedjob_client.data.partition import STREAM, _dirichlet, _quantity, owners, partition
 from fedjob_client.errors import DataError
 from fedjob_protocol.config import PartitionConfig, PartitionScheme
 
@@ -18,20 +18,29 @@ def some_labels(examples: int = 600, classes: int = 10) -> np.ndarray:
     return np.random.default_rng(5).integers(0, classes, size=examples)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     scheme=st.sampled_from(SCHEMES),
     labels=st.lists(st.integers(0, 6), min_size=40, max_size=120),
     count=st.integers(1, 20),
-    alpha=st.sampled_from([1e-6, 0.01, 0.5, 10.0, 1e6]),
+    alpha=st.sampled_from([0.01, 0.5, 10.0, 1e6]),
     seed=st.integers(0, 2**63 - 1),
 )
-def test_parts_are_disjoint_never_empty_and_together_everything(scheme, labels, count, alpha, seed):
+def test_parts_are_disjoint_never_empty_and_together_everything_or_the_data_are_refused(
+    scheme, labels, count, alpha, seed
+):
     y = np.array(labels)
-    parts = [
-        partition(y, PartitionConfig(scheme=scheme, index=index, count=count, alpha=alpha, seed=seed))
-        for index in range(count)
+    configs = [
+        PartitionConfig(scheme=scheme, index=index, count=count, alpha=alpha, seed=seed) for index in range(count)
     ]
+    try:
+        parts = [partition(y, config) for config in configs]
+    except DataError:
+        assert scheme not in (PartitionScheme.IID, PartitionScheme.SHARDS)
+        for config in configs:
+            with pytest.raises(DataError, match="without an example"):
+                partition(y, config)
+        return
     assert all(len(part) > 0 for part in parts)
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(y)))
 
@@ -71,11 +80,35 @@ def test_a_small_alpha_is_skewed_and_a_large_one_is_not():
     assert largest_share(0.05) > 0.7
 
 
-def test_a_draw_that_leaves_clients_empty_is_repaired_from_the_largest():
+@pytest.mark.parametrize("scheme", [PartitionScheme.DIRICHLET, PartitionScheme.QUANTITY_SKEW])
+def test_a_draw_that_leaves_a_client_empty_is_drawn_again_the_same_way_for_all(scheme):
+    labels = some_labels(40)
+    drawn_again = 0
+    for seed in range(20):
+        config = a_config(scheme, count=6, alpha=0.6, seed=seed)
+        first = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, STREAM))))
+        single = (
+            _quantity(40, 6, 0.6, first)
+            if scheme is PartitionScheme.QUANTITY_SKEW
+            else _dirichlet([np.flatnonzero(labels == label) for label in np.unique(labels)], 6, 0.6, first)
+        )
+        owner = owners(labels, config)
+        assert np.bincount(owner, minlength=6).min() > 0
+        has_empty = np.bincount(single, minlength=6).min() == 0
+        assert np.array_equal(owner, single) != has_empty
+        drawn_again += has_empty
+        assert np.array_equal(owner, owners(labels, config))
+    assert scheme is PartitionScheme.DIRICHLET or 0 < drawn_again < 20
+
+
+@pytest.mark.parametrize("scheme", [PartitionScheme.DIRICHLET, PartitionScheme.QUANTITY_SKEW])
+def test_a_scheme_that_always_leaves_a_client_empty_is_refused_and_names_it(scheme):
     labels = np.zeros(30, dtype=np.int64)
-    config = a_config(PartitionScheme.DIRICHLET, count=10, alpha=1e-6)
-    sizes = np.bincount(owners(labels, config), minlength=10)
-    assert sorted(sizes) == [1] * 9 + [21]
+    with pytest.raises(
+        DataError,
+        match=rf"{scheme} with alpha 1e-06 left clients without an example in each of 100 draws, .* and 4 more of 10",
+    ):
+        owners(labels, a_config(scheme, count=10, alpha=1e-6))
 
 
 def test_shards_give_a_client_few_classes():
@@ -109,11 +142,18 @@ def test_quantity_skew_gives_very_different_sizes_of_the_same_mixture():
         (a_config(PartitionScheme.IID, count=50), 49, "49 examples cannot be divided among 50 clients"),
         (a_config(PartitionScheme.IID, index=5), 100, "part 5 of 5 does not exist"),
         (a_config(PartitionScheme.SHARDS), 9, "10 shards"),
+        (a_config(PartitionScheme.BY_LABEL, count=11), 10, "10 examples cannot be divided among 11 clients"),
     ],
 )
 def test_what_cannot_be_divided_is_refused(config, examples, complaint):
     with pytest.raises(DataError, match=complaint):
         partition(np.zeros(examples, dtype=np.int64), config)
+
+
+def test_a_class_that_is_too_small_for_its_clients_is_named():
+    labels = np.array([0] * 20 + [1, 1])
+    with pytest.raises(DataError, match="class 1 has 2 examples for 3 of the 6 clients; use fewer clients"):
+        owners(labels, a_config(PartitionScheme.BY_LABEL, count=6))
 
 
 def test_label_skew_of_values_is_refused():

@@ -45,14 +45,6 @@ def group(**fields):
             'spec.strategy.name: "fedavg" is not built in; did you mean "FedAvg"?; built in are FedAvg',
         ),
         (
-            {"data": {"name": "digits", "partition": {"scheme": "ByLabel"}}},
-            "spec.data.partition.scheme: ByLabel is not supported yet; use Dirichlet, IID, Shards",
-        ),
-        (
-            group(data={"partition": {"scheme": "QuantitySkew", "alpha": 1}}),
-            "spec.clientGroups[0].data.partition.scheme: QuantitySkew is not supported yet; use Dirichlet, IID, Shards",
-        ),
-        (
             {"evaluation": {"modes": ["Evaluator", "Clients"]}},
             "spec.evaluation.modes: Clients is not supported yet; use Evaluator, or [] for no evaluation",
         ),
@@ -133,6 +125,8 @@ def test_what_cannot_be_done_here_is_refused_in_one_line(fields, line):
         group(gpus=1),
         group(data={"name": "npz", "path": "a.npz"}),
         {"data": {"name": "digits", "partition": {"scheme": "Shards", "shardsPerClient": 2}}},
+        {"data": {"name": "digits", "partition": {"scheme": "ByLabel"}}},
+        group(data={"partition": {"scheme": "QuantitySkew", "alpha": 1}}),
         {"data": {"name": "not-used"}, **group(data={"name": "npz"})},
     ],
 )

@@ -1,5 +1,7 @@
 """The round in progress: intended, provisioned, opened, collected, adopted."""
 
+from dataclasses import replace
+
 import pytest
 
 from fedjob_operator.api.v1alpha1 import ConditionType, Phase, RoundState
@@ -159,6 +161,17 @@ def test_participants_may_claim_as_many_examples_as_they_announced(announced, li
     what = EVERYBODY.ready(1, examples=announced)
     _, decision = settled(a_job().in_round(1, 0, 1, 2), what)
     assert only(decision, OpenRound).spec.participants[1].max_examples == limit
+
+
+def test_the_aggregator_is_told_what_a_client_of_a_divided_data_set_has():
+    told = EVERYBODY.ready(1)
+    infos = {
+        key: each.model_copy(update={"labels": (4, 0, 6)}) if each.index == 1 else each
+        for key, each in told.observed.infos.items()
+    }
+    what = replace(told, observed=replace(told.observed, infos=infos))
+    _, decision = settled(a_job().in_round(1, 0, 1, 2), what)
+    assert [each.labels for each in only(decision, OpenRound).spec.participants] == [None, (4, 0, 6), None]
 
 
 @pytest.mark.parametrize("word", [Word.ROUND_CONFLICT, Word.STALE_ATTEMPT])

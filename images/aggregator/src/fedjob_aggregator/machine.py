@@ -293,9 +293,10 @@ def _fact(state: State, event: Folded | SumsLost | UploadRefused | DeadlinePasse
 
 def _with_folded(current: Attempt, event: Folded) -> Attempt:
     update = current.folding[event.client]
+    participant = current.participants[update.client]
     contribution = Contribution(
         client=update.client,
-        name=current.participants[update.client].name,
+        name=participant.name,
         examples=update.examples,
         bytes=update.bytes,
         digest=update.digest,
@@ -303,6 +304,7 @@ def _with_folded(current: Attempt, event: Folded) -> Attempt:
         transfer_seconds=update.transfer_seconds,
         train_seconds=update.train_seconds,
         metrics=dict(update.metrics),
+        labels=participant.labels,
     )
     return replace(
         current,

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel
 
 from fedjob_client.info import fingerprint
+from fedjob_client.models.builtin import BuiltinTrainer
 from fedjob_client.service import Loaded, Service
 from fedjob_client.training import announced_examples
 from fedjob_protocol import PROTOCOL_VERSION, __version__, routes
@@ -105,12 +106,22 @@ def backend_of(loaded: Loaded | None) -> Any:
     return "gpu" if loaded is not None and getattr(loaded.trainer, "backend", "cpu") == "gpu" else "cpu"
 
 
-def _examples(loaded: Loaded | None) -> dict[str, int | None]:
+def _examples(loaded: Loaded | None) -> dict[str, Any]:
     if loaded is None:
         return {}
     held_out = getattr(loaded.trainer, "num_test_examples", None)
     examples = announced_examples(loaded.trainer) if loaded.config.role is Role.TRAINER else None
-    return {"examples": examples, "test_examples": int(held_out) if held_out is not None else None}
+    return {
+        "examples": examples,
+        "test_examples": int(held_out) if held_out is not None else None,
+        "labels": _labels(loaded),
+    }
+
+
+def _labels(loaded: Loaded) -> tuple[int, ...] | None:
+    """Told only where one data set is divided: of data of its own a client tells no more than how many they are."""
+    is_part = loaded.config.role is Role.TRAINER and loaded.config.data.partition is not None
+    return loaded.trainer.label_counts if is_part and isinstance(loaded.trainer, BuiltinTrainer) else None
 
 
 def _job(service: Service, job_uid: str) -> Loaded:

@@ -5,13 +5,11 @@ The operator asks before it accepts a job, `fedjob run` before it starts one.
 
 from collections.abc import Collection, Iterator
 
-from fedjob_operator.api.enums import ClientPods, EvaluationMode, PartitionScheme
+from fedjob_operator.api.enums import ClientPods, EvaluationMode
 from fedjob_operator.api.hyperparameters import not_built_in, training_problems
-from fedjob_operator.api.learning import Partition
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
 
-_SCHEMES = frozenset({PartitionScheme.IID, PartitionScheme.DIRICHLET, PartitionScheme.SHARDS})
 _STRATEGIES = frozenset({"FedAvg"})
 
 
@@ -70,19 +68,12 @@ def _names(spec: FederatedJobSpec, models: Collection[str] | None, data: Collect
 
 
 def _learning(spec: FederatedJobSpec) -> Iterator[Problem]:
-    if spec.data is not None:
-        yield from _partition("spec.data.partition", spec.data.partition)
     yield from training_problems(spec)
     if spec.strategy.name not in _STRATEGIES:
         yield not_built_in("spec.strategy.name", spec.strategy.name, _STRATEGIES)
     elif spec.strategy.parameters:
         names = ", ".join(sorted(spec.strategy.parameters))
         yield Problem("spec.strategy.parameters", f"{spec.strategy.name} has none, {names} given; leave them out")
-
-
-def _partition(path: str, partition: Partition | None) -> Iterator[Problem]:
-    if partition is not None and partition.scheme not in _SCHEMES:
-        yield Problem(f"{path}.scheme", f"{partition.scheme} is not supported yet; use {', '.join(sorted(_SCHEMES))}")
 
 
 def _running(spec: FederatedJobSpec) -> Iterator[Problem]:
@@ -92,7 +83,5 @@ def _running(spec: FederatedJobSpec) -> Iterator[Problem]:
 
 def _group(index: int, group: ClientGroup) -> Iterator[Problem]:
     path = f"spec.clientGroups[{index}]"
-    if group.data is not None:
-        yield from _partition(f"{path}.data.partition", group.data.partition)
     if group.external is not None:
         yield Problem(f"{path}.external", "clients that register themselves are not supported yet; use replicas")

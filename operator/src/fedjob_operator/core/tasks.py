@@ -132,4 +132,5 @@ def _participant(scene: Scene, index: int) -> Participant:
     examples = info.examples if info and scene.job.status.model else None
     if examples is not None and not 1 <= examples <= MAX_EXAMPLES:
         examples = None
-    return Participant(client=index, name=client_name(scene.job, index), max_examples=examples)
+    labels = info.labels if info and examples is not None else None
+    return Participant(client=index, name=client_name(scene.job, index), max_examples=examples, labels=labels)

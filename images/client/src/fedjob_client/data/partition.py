@@ -1,10 +1,10 @@
 """How one data set is divided among clients: each client computes its own part, alone and always the same.
 
 Parts are disjoint, together they are the whole data set, and they depend on labels and settings only. No part is empty:
-a draw that leaves one without examples is repaired by a fixed rule (`_fill_empty`). IID and Shards never need it.
+a random scheme that leaves one without examples draws again, up to `MAX_DRAWS` times, and then the data are refused.
 """
 
-import heapq
+from collections.abc import Callable
 from typing import Final, assert_never
 
 import numpy as np
@@ -16,6 +16,9 @@ from fedjob_protocol.config import PartitionConfig, PartitionScheme
 STREAM: Final = 0x706172
 """Sets the random numbers of partitions apart from all others of the same seed."""
 
+MAX_DRAWS: Final = 100
+"""Tries of a scheme before the data count as not divisible in this way."""
+
 
 def partition(labels: Array, config: PartitionConfig) -> Array:
     """Rows of one client's part, ascending.
@@ -25,33 +28,56 @@ def partition(labels: Array, config: PartitionConfig) -> Array:
         config: The scheme, which part, of how many.
 
     Raises:
-        DataError: There are fewer examples than the scheme needs, or no labels where it needs them.
+        DataError: There are fewer examples than the scheme needs, no labels where it needs them, or a part stays empty.
     """
     if config.index >= config.count:
         raise DataError(f"partition: part {config.index} of {config.count} does not exist; the first is 0")
-    if len(labels) < config.count:
-        raise DataError(f"partition: {len(labels)} examples cannot be divided among {config.count} clients")
     return np.flatnonzero(owners(labels, config) == config.index)
 
 
 def owners(labels: Array, config: PartitionConfig) -> Array:
-    """Part of every example, ``(n,)`` in int64; `partition` checks the arguments."""
+    """Part of every example, ``(n,)`` in int64.
+
+    Raises:
+        DataError: As `partition`.
+    """
+    count = config.count
+    if len(labels) < count:
+        raise DataError(f"partition: {len(labels)} examples cannot be divided among {count} clients")
     seed = np.random.SeedSequence((config.seed, STREAM))
     generator = np.random.Generator(np.random.PCG64(seed))
     match config.scheme:
         case PartitionScheme.IID:
-            return _iid(len(labels), config.count, generator)
+            return _iid(len(labels), count, generator)
         case PartitionScheme.DIRICHLET:
-            drawn = _dirichlet(_classes(labels, config), config.count, config.alpha, generator)
-            return _fill_empty(drawn, config.count)
+            classes = _classes(labels, config)
+            return _drawn(lambda: _dirichlet(classes, count, config.alpha, generator), config)
         case PartitionScheme.SHARDS:
             return _shards(labels, config, generator)
         case PartitionScheme.BY_LABEL:
-            return _fill_empty(_by_label(_classes(labels, config), config.count, generator), config.count)
+            return _by_label(_classes(labels, config), labels, config, generator)
         case PartitionScheme.QUANTITY_SKEW:
-            return _fill_empty(_quantity(len(labels), config.count, config.alpha, generator), config.count)
+            return _drawn(lambda: _quantity(len(labels), count, config.alpha, generator), config)
         case _:
             assert_never(config.scheme)
+
+
+def _drawn(draw: Callable[[], Array], config: PartitionConfig) -> Array:
+    """The first draw in which nobody goes without: the same for everyone who asks."""
+    for _ in range(MAX_DRAWS):
+        owner = draw()
+        empty = np.flatnonzero(np.bincount(owner, minlength=config.count) == 0)
+        if len(empty) == 0:
+            return owner
+    raise DataError(
+        f"partition: {config.scheme} with alpha {config.alpha:g} left clients without an example in each of "
+        f"{MAX_DRAWS} draws, in the last one {_some(empty)} of {config.count}; use a larger alpha, or fewer clients"
+    )
+
+
+def _some(indices: Array) -> str:
+    shown = ", ".join(str(index) for index in indices[:5])
+    return f"{shown} and {len(indices) - 5} more" if len(indices) > 5 else shown
 
 
 def _iid(examples: int, count: int, generator: np.random.Generator) -> Array:
@@ -108,11 +134,17 @@ def _shards(labels: Array, config: PartitionConfig, generator: np.random.Generat
     return owner
 
 
-def _by_label(classes: list[Array], count: int, generator: np.random.Generator) -> Array:
+def _by_label(classes: list[Array], labels: Array, config: PartitionConfig, generator: np.random.Generator) -> Array:
     """Whole classes: dealt out in turn; clients beyond the number of classes share one, its examples at random."""
+    count = config.count
     owner = np.empty(sum(map(len, classes)), dtype=np.int64)
     for position, rows in enumerate(classes):
         sharers = np.arange(position % count, count, len(classes))
+        if len(rows) < len(sharers):
+            raise DataError(
+                f"partition: {config.scheme} would leave clients without an example: class {labels[rows[0]]} has "
+                f"{len(rows)} examples for {len(sharers)} of the {count} clients; use fewer clients"
+            )
         owner[generator.permutation(rows)] = sharers[np.arange(len(rows)) * len(sharers) // len(rows)]
     return owner
 
@@ -124,22 +156,3 @@ def _classes(labels: Array, config: PartitionConfig) -> list[Array]:
     order = np.argsort(labels, kind="stable")
     changes = np.flatnonzero(np.diff(labels[order].astype(np.int64)))
     return np.split(order, changes + 1)
-
-
-def _fill_empty(owner: Array, count: int) -> Array:
-    """Give every empty part, lowest first, the last example of the part that is then the largest (lowest at ties)."""
-    sizes = np.bincount(owner, minlength=count)
-    empty = np.flatnonzero(sizes == 0)
-    if len(empty) == 0:
-        return owner
-    filled = owner.copy()
-    grouped = np.argsort(owner, kind="stable")
-    ends = np.cumsum(sizes)
-    largest = [(-int(size), part) for part, size in enumerate(sizes) if size > 0]
-    heapq.heapify(largest)
-    for part in empty:
-        negative, donor = heapq.heappop(largest)
-        filled[grouped[ends[donor] - 1]] = part
-        ends[donor] -= 1
-        heapq.heappush(largest, (negative + 1, donor))
-    return filled

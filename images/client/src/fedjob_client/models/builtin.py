@@ -21,6 +21,7 @@ from fedjob_client.models.team import Team
 from fedjob_client.parameters import read_parameters
 from fedjob_client.trainer import Array, ClientContext, EvalConfig, Metrics, Params, TrainConfig, Update
 from fedjob_protocol.config import Device
+from fedjob_protocol.messages import MAX_LABELS
 from fedjob_protocol.wire import Message
 
 EVALUATION_ROWS: Final = 4096
@@ -110,6 +111,14 @@ class BuiltinTrainer:
         """Held-out examples, once they were read."""
         test = self._dataset.loaded_test
         return None if test is None else len(test)
+
+    @property
+    def label_counts(self) -> tuple[int, ...] | None:
+        """Training examples of each class; ``None`` for values, and for more than `MAX_LABELS` classes."""
+        classes = self._dataset.num_classes
+        if classes is None or classes > MAX_LABELS:
+            return None
+        return tuple(int(count) for count in np.bincount(self._dataset.train.y, minlength=classes))
 
     @property
     def dataset(self) -> Dataset:
