@@ -7,6 +7,7 @@ import click
 
 from fedjob.failure import Failure
 from fedjob.lab import run_lab
+from fedjob.partition import show_partition
 from fedjob.predict import predict
 from fedjob.run import Options, run, validate
 from fedjob.show import show_model, show_rounds
@@ -58,6 +59,21 @@ def run_command(file: Path, overrides: tuple[str, ...], folder: Path | None, res
 def validate_command(file: Path, overrides: tuple[str, ...]) -> None:
     """Check the manifest in FILE. Exit code 0: valid. 2: not, one line per problem."""
     sys.exit(validate(file, overrides))
+
+
+@cli.command("partition")
+@MANIFEST
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field: spec.seed=3.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png",
+    help="Draw it, too; needs the extra fedjob[plot].",
+)
+@OUTPUT
+def partition_command(file: Path, overrides: tuple[str, ...], plot: Path | None, output: str) -> None:
+    """Show how many examples of which class each client of the job in FILE has. Nothing is trained."""
+    show_partition(file, overrides, plot=plot, as_json=output == "json")
 
 
 @cli.command("init")

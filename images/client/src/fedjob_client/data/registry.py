@@ -47,10 +47,7 @@ def load_dataset(config: DataConfig, *, seed: int = 0, index: int = 0, role: Rol
     Raises:
         DataError: The data set is unknown, or its files cannot be used.
     """
-    loader = LOADERS.get(config.name)
-    if loader is None:
-        raise DataError(f"data.name: {config.name!r} is not known; known: {', '.join(sorted(LOADERS))}")
-    source = loader(config, seed, index)
+    source = _source(config, seed, index)
 
     def train() -> Split:
         raw = source.train()
@@ -71,6 +68,25 @@ def load_dataset(config: DataConfig, *, seed: int = 0, index: int = 0, role: Rol
     return dataset
 
 
+def load_labels(config: DataConfig, *, seed: int, index: int) -> tuple[Array, int | None]:
+    """Labels or values of all training examples, limited but not divided; and the number of classes.
+
+    Raises:
+        DataError: As `load_dataset`.
+    """
+    source = _source(config, seed, index)
+    raw = source.train()
+    rows = _limited(len(raw.y), config.max_train_samples)
+    return raw.y if rows is None else raw.y[rows], source.count_classes()
+
+
+def _source(config: DataConfig, seed: int, index: int) -> Source:
+    loader = LOADERS.get(config.name)
+    if loader is None:
+        raise DataError(f"data.name: {config.name!r} is not known; known: {', '.join(sorted(LOADERS))}")
+    return loader(config, seed, index)
+
+
 def _limited(count: int, limit: int | None) -> Array | None:
     """Rows of a fixed random choice of ``limit`` examples in their own order; ``None`` for all."""
     if limit is None or limit >= count:
@@ -79,4 +95,4 @@ def _limited(count: int, limit: int | None) -> Array | None:
     return np.sort(generator.permutation(count)[:limit])
 
 
-__all__ = ["LOADERS", "Loader", "Raw", "load_dataset"]
+__all__ = ["LOADERS", "Loader", "Raw", "load_dataset", "load_labels"]
