@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from fedjob.failure import Failure
+from fedjob.fetch import PUBLISHED, fetch
 from fedjob.lab import run_lab
 from fedjob.partition import show_partition
 from fedjob.predict import predict
@@ -74,6 +75,27 @@ def validate_command(file: Path, overrides: tuple[str, ...]) -> None:
 def partition_command(file: Path, overrides: tuple[str, ...], plot: Path | None, output: str) -> None:
     """Show how many examples of which class each client of the job in FILE has. Nothing is trained."""
     show_partition(file, overrides, plot=plot, as_json=output == "json")
+
+
+@cli.group("data")
+def data_group() -> None:
+    """Get data sets."""
+
+
+@data_group.command("fetch")
+@click.argument("name", type=click.Choice(sorted(PUBLISHED)))
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the files.  [default: data/NAME]",
+)
+@click.option(
+    "--from", "base", metavar="URL", help="Folder of a mirror; the files must be the published ones all the same."
+)
+def data_fetch_command(name: str, folder: Path | None, base: str | None) -> None:
+    """Download a published data set and check it against its digests."""
+    fetch(name, folder or Path("data") / name, base=base)
 
 
 @cli.command("init")

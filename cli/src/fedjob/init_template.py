@@ -16,15 +16,15 @@ spec:
   seed: 0                       # everything that is drawn depends on it: same seed, same model
 
   model:
-    name: mlp                   # built in: linear, logistic, softmax, mlp; or any name with your own trainer
+    name: mlp                   # built in: linear, logistic, softmax, mlp, cnn; or any name with your own trainer
     parameters: {{hiddenSizes: [64]}}
     # initFrom: {{file: start.safetensors}}
 
   data:
-    name: digits                # built in: synthetic-linear, synthetic-logistic, digits, mnist, npz
-    # path: /data/mnist         # where the files are, for mnist and npz
+    name: digits                # built in: synthetic-linear, synthetic-logistic, digits, mnist, cifar10, npz, csv
+    # path: /data/mnist         # where the files are, for mnist, cifar10, npz and csv
     partition:                  # how the data are divided among the clients; without it, each uses all that it finds
-      scheme: Dirichlet         # IID, Dirichlet, Shards
+      scheme: Dirichlet         # IID, Dirichlet, Shards, ByLabel, QuantitySkew
       alpha: 0.5                # the smaller, the more the clients differ
     # maxTrainSamples: 1000
 

@@ -12,9 +12,9 @@ PARENT_KEY: Final = "fedjob.parent"
 
 BUILT_IN_MODELS: Final = frozenset({"linear", "logistic", "softmax", "mlp", "cnn"})
 """Names of models that clients can train without a trainer of the user's own."""
-BUILT_IN_DATA: Final = frozenset({"synthetic-linear", "synthetic-logistic", "digits", "mnist", "npz"})
+BUILT_IN_DATA: Final = frozenset({"synthetic-linear", "synthetic-logistic", "digits", "mnist", "cifar10", "npz", "csv"})
 """Names of data sets that clients can read without a trainer of the user's own."""
-DATA_WITH_PATH: Final = frozenset({"mnist", "npz"})
+DATA_WITH_PATH: Final = frozenset({"mnist", "cifar10", "npz", "csv"})
 """Data sets that are read from a path."""
 
 

@@ -27,7 +27,7 @@ def thirds(index):
 
 
 def test_an_unknown_data_set_is_named_with_the_known_ones():
-    with pytest.raises(DataError, match=r"'cifar' is not known; known: digits, mnist, npz"):
+    with pytest.raises(DataError, match=r"'cifar' is not known; known: cifar10, csv, digits, mnist, npz"):
         load("cifar")
 
 

@@ -87,7 +87,7 @@ class DataSpec(SpecModel):
     """The data that clients train on. Immutable."""
 
     name: Word
-    """A built-in data set (synthetic-linear, synthetic-logistic, digits, mnist, npz), or any name where
+    """A built-in data set (synthetic-linear, synthetic-logistic, digits, mnist, cifar10, npz, csv), or any name where
     the groups bring their own trainer."""
     path: Path | None = None
     """File or folder of the data, as a client sees it. Default: the data set's own place, where it needs none."""

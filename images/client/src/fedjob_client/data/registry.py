@@ -6,12 +6,14 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from fedjob_client.data.cifar10 import cifar10
 from fedjob_client.data.dataset import Array, Dataset, Raw, Source, Split
 from fedjob_client.data.digits import digits
 from fedjob_client.data.mnist import mnist
 from fedjob_client.data.npz import npz
 from fedjob_client.data.partition import partition
 from fedjob_client.data.synthetic import synthetic_linear, synthetic_logistic
+from fedjob_client.data.table import csv_table
 from fedjob_client.errors import DataError
 from fedjob_protocol.config import DataConfig, Role
 
@@ -20,6 +22,8 @@ Loader: TypeAlias = Callable[[DataConfig, int, int], Source]
 
 LOADERS: Final[Mapping[str, Loader]] = MappingProxyType(
     {
+        "cifar10": cifar10,
+        "csv": csv_table,
         "digits": digits,
         "mnist": mnist,
         "npz": npz,
