@@ -6,6 +6,7 @@ Any other name or instruction is refused, and names are never looked up.
 """
 
 import pickletools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ NAMES: Final = frozenset({"numpy.core.multiarray _reconstruct", "numpy ndarray",
 """All that such a file may name."""
 PUSHED: Final = frozenset({"BININT", "BININT1", "BININT2", "SHORT_BINSTRING", "BINSTRING"})
 """Instructions that put their argument on the stack."""
-PLAIN: Final = {
+PLAIN: Final[Mapping[str, Callable[[], Any]]] = {
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
     "NONE": lambda: None,
