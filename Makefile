@@ -3,6 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
+ADAPTERS := .venv-adapters
 # Tests side by side; a worker that has none left takes over some of another one's.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 DISTRIBUTIONS := protocol operator images/client images/aggregator cli
@@ -35,7 +36,7 @@ run: $(VENV)/.dev ## Run the operator here, against the cluster of your kubeconf
 	$(BIN)/fedjob-operator --reach api-proxy --namespace fedjob-system --host 127.0.0.1 $(ARGS)
 
 ##@ Work on it
-.PHONY: init fmt lint types test test-unit test-integration test-slow test-faults soak test-api test-chart e2e e2e-faults generate verify dist requirements bench clean
+.PHONY: init fmt lint types test test-unit test-integration test-slow test-faults soak test-api test-adapters test-chart e2e e2e-faults generate verify dist requirements bench clean
 init: $(VENV)/.dev ## Set up .venv with the programs, the tests' and the linters' packages
 
 fmt: $(VENV)/.dev ## Format the code
@@ -72,6 +73,9 @@ soak: $(VENV)/.dev ## Kill and stop processes of ten jobs for half an hour (ARGS
 test-api: $(VENV)/.dev ## Run the tests on a real API server (etcd and kube-apiserver in KUBEBUILDER_ASSETS)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/api $(ARGS)
 
+test-adapters: $(ADAPTERS)/.dev ## Run the tests beside PyTorch and Flower, in an environment of their own (5 GB)
+	$(ADAPTERS)/bin/python -m pytest tests/adapters $(ARGS)
+
 test-chart: $(VENV)/.dev ## Run the tests of the chart (needs helm; with KUBEBUILDER_ASSETS also on an API server)
 	$(BIN)/python -m pytest tests/chart $(ARGS)
 
@@ -100,7 +104,7 @@ bench: $(VENV)/.dev ## Measure everything in docs/performance.md side by side
 	$(BIN)/python bench/bench.py $(ARGS)
 
 clean: ## Remove .venv and everything that was made
-	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ADAPTERS) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up: a stamp per requirements file, so that a second call takes no time.
@@ -115,4 +119,10 @@ $(VENV)/.run: $(BIN)/python requirements/run.txt $(PROJECTS)
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(ADAPTERS)/.dev: requirements/adapters.txt $(PROJECTS)
+	$(PYTHON) -m venv $(ADAPTERS)
+	$(ADAPTERS)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/adapters.txt
+	$(ADAPTERS)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e ./%)
 	@touch $@

@@ -44,20 +44,3 @@ async def test_the_scikit_learn_example_learns_the_digits(tmp_path: Path):
     assert view["state"] == "Done", view
     assert view["metrics"]["accuracy"] > 0.8
     assert json.loads(aggregator.uploads[1].headers["Fedjob-Metrics"]) == {}
-
-
-async def test_the_pytorch_example_trains(tmp_path: Path):
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    (tmp_path / "my_trainer.py").write_text(example("torch"))
-    values = {"trainer": "my_trainer:MyTrainer", "trainer_path": str(tmp_path), "data": {"name": "digits"}}
-    async with an_aggregator() as aggregator:
-        with a_client(tmp_path, a_config(**values)) as client:
-            async with an_api(client.url) as api:
-                start = {"jobUid": "job-1", "seed": 1, "destination": aggregator.destination("init")}
-                await api.call("POST", "/v1/init", start)
-                await aggregator.until(lambda: len(aggregator.uploads) == 1)
-                aggregator.serve(**aggregator.uploads[0].arrays())
-                await api.train(1, aggregator.task(1))
-                view = await api.until(1, "Reported", "Failed")
-    assert view["state"] == "Reported", view
-    assert view["metrics"]["loss"] < 2.4

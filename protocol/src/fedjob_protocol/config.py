@@ -76,6 +76,8 @@ class ModelConfig(Message):
 
     name: Name
     parameters: dict[str, Any] = Field(default_factory=dict)
+    exclude: tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] = Field(default=(), max_length=64)
+    """Patterns of tensor names that stay at the client."""
 
 
 class ClientConfig(Message):

@@ -47,6 +47,9 @@ POST /predict on synthetic data. GET /docs shows the whole API. FEDJOB_TOKEN set
               help="Address under which that aggregator reaches this client.")  # fmt: skip
 @click.option("--metrics-port", envvar="FEDJOB_METRICS_PORT", type=click.IntRange(0, 65535), show_envvar=True,
               help="TCP port for Prometheus, without a token; 0 picks a free one.  [default: none]")  # fmt: skip
+@click.option("--state-dir", envvar="FEDJOB_STATE_DIR", type=click.Path(file_okay=False), show_envvar=True,
+              help="Folder for layers that stay at this client (model.exclude), so that they survive it.  "
+              "[default: none]")  # fmt: skip
 @click.option("--log-level", envvar="FEDJOB_LOG_LEVEL", default="info", show_default=True, show_envvar=True,
               type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
               help="How much to say on standard error.")  # fmt: skip
@@ -61,6 +64,7 @@ def main(  # noqa: PLR0913 - one for each flag
     server_url: str | None,
     client_url: str | None,
     metrics_port: int | None,
+    state_dir: str | None,
     log_level: str,
 ) -> None:
     """Run one client of a federated job: a trainer behind HTTP."""
@@ -79,6 +83,7 @@ def main(  # noqa: PLR0913 - one for each flag
             client_url=client_url or None,
             token=read_token(os.environ),
             config=read_config(os.environ),
+            state_dir=state_dir or None,
         )
     except SettingsError as error:
         _die(error, EXIT_USAGE)
@@ -97,7 +102,7 @@ def _run(settings: Settings) -> NoReturn:
         loaded = None
         if settings.config is not None:
             tell_identity(os.environ, settings.config)
-            loaded = load_job(settings.config, threads=settings.threads)
+            loaded = load_job(settings.config, threads=settings.threads, state_dir=settings.state_dir)
     except CannotListenError as error:
         click.echo(f"fedjob-client: {error}", err=True)
         exit_now(EXIT_USAGE)

@@ -2,13 +2,15 @@
 
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 
-from fedjob_client.data.dataset import Split
+from fedjob_client.data.dataset import Dataset, Split
 from fedjob_client.evaluations import Evaluations
 from fedjob_client.model_cache import LoadedModel, ModelCache, read_model_file
 from fedjob_client.models.builtin import BuiltinTrainer
+from fedjob_client.personal import Folder, Memory, Personal, Store
 from fedjob_client.recorder import SILENT, Recorder
 from fedjob_client.settings import Settings
 from fedjob_client.tasks import Tasks
@@ -35,12 +37,17 @@ class Loaded:
         Raises:
             DataError: The job names no data that this program can read.
         """
-        dataset = self.trainer.dataset if isinstance(self.trainer, BuiltinTrainer) else self.context.load_data()
-        return dataset.test
+        dataset = getattr(self.trainer, "dataset", None)
+        return (dataset if isinstance(dataset, Dataset) else self.context.load_data()).test
 
 
-def load_job(config: ClientConfig, *, threads: int = 1) -> Loaded:
-    """Load a job's trainer, data and model; the trainer may compute with that many threads.
+def load_job(config: ClientConfig, *, threads: int = 1, state_dir: str | None = None) -> Loaded:
+    """Load a job's trainer, data and model.
+
+    Args:
+        config: The job.
+        threads: How many threads the trainer may compute with.
+        state_dir: Folder for layers that stay at this client; ``None``: they live as long as the process.
 
     Raises:
         ClientError: One of them cannot be used; the job's status will show why.
@@ -60,10 +67,19 @@ def load_job(config: ClientConfig, *, threads: int = 1) -> Loaded:
         trainer = make_trainer(BuiltinTrainer.from_context, context)
     else:
         trainer = make_trainer(load_trainer(config.trainer, config.trainer_path), context)
+    if config.model.exclude:
+        trainer = Personal(trainer, config.model.exclude, seed=config.seed, store=_store(config, state_dir))
     if config.role is Role.TRAINER:
         announced_examples(trainer)
     model = read_model_file(config.model_file, config.model_digest) if config.model_file is not None else None
     return Loaded(config=config, context=context, trainer=trainer, model=model)
+
+
+def _store(config: ClientConfig, state_dir: str | None) -> Store:
+    """Where a client keeps its own layers: of its own, whatever else uses the folder. An evaluator trains none."""
+    if state_dir is None or config.role is not Role.TRAINER:
+        return Memory()
+    return Folder(Path(state_dir) / config.job_uid / f"client-{config.index}")
 
 
 class Service:

@@ -48,6 +48,8 @@ class Settings:
     """The job's token; ``None`` asks for none."""
     config: ClientConfig | None = None
     """The job; ``None`` serves the simple forms."""
+    state_dir: str | None = None
+    """Folder for layers that stay at this client; ``None``: they live as long as the process."""
 
     def __post_init__(self) -> None:
         if (self.server_url is None) != (self.client_url is None):

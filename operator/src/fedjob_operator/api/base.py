@@ -160,6 +160,8 @@ TrainerName = Annotated[str, Strict(), Field(max_length=253, pattern=TRAINER_PAT
 """A class of the user's own."""
 MetricName = Annotated[str, Strict(), Field(min_length=1, max_length=64)]
 """The name of a metric; whatever a trainer reports."""
+TensorPattern = Annotated[str, Strict(), Field(min_length=1, max_length=253)]
+"""A pattern of tensor names: ``*`` is any text, ``?`` one character, ``[…]`` one of some."""
 Label = Annotated[str, Strict(), Field(min_length=1, max_length=40, pattern=DNS_1035)]
 """A DNS-1035 label of at most 40 characters: names of jobs and groups, so that derived names fit into 63."""
 ObjectName = Annotated[str, Strict(), Field(min_length=1, max_length=253, pattern=DNS_1123_SUBDOMAIN)]

@@ -15,6 +15,7 @@ from fedjob_operator.api.base import (
     Path,
     RoundNumber,
     SpecModel,
+    TensorPattern,
     Whole,
     Word,
 )
@@ -65,6 +66,9 @@ class ModelSpec(SpecModel):
     """A built-in model (linear, logistic, softmax, mlp, cnn), or any name where the groups bring their own trainer."""
     parameters: FreeForm = Field(default={})
     """Parameters of the model, such as the sizes of its layers. Default: the model's own."""
+    exclude: tuple[TensorPattern, ...] = Field(default=(), max_length=64)
+    """Patterns of tensors that stay at each client and are trained there alone, such as `head.*`: `*` is any text, `?`
+    one character. Default: none."""
     init_from: InitFrom | None = None
     """Where the initial model comes from. Default: the ready client with the lowest index makes it from `seed`."""
     max_bytes: Amount = DEFAULT_MAX_MODEL_BYTES

@@ -36,7 +36,9 @@ def client_config(
         name=EVALUATOR_NAME if is_evaluator else client_name(job, index),
         group=EVALUATOR_NAME if is_evaluator else group.name,
         seed=job.spec.seed,
-        model=ModelConfig(name=job.spec.model.name, parameters=dict(job.spec.model.parameters)),
+        model=ModelConfig(
+            name=job.spec.model.name, parameters=dict(job.spec.model.parameters), exclude=job.spec.model.exclude
+        ),
         data=_data(job, _effective_data(job.spec.data, override), None if is_evaluator else _part(job, group, index)),
         trainer=group.trainer,
         trainer_path=trainer_path if group.trainer else None,

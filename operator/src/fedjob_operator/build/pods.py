@@ -32,6 +32,9 @@ USER: Final = 10001
 DATA_FOLDER: Final = "/data"
 """Where the aggregator's volume is mounted."""
 INIT_FOLDER: Final = "/init"
+STATE_FOLDER: Final = "/home/fedjob/state"
+"""For layers that stay at a client. Its volume lives as long as the pod; for longer a template names another folder in
+``FEDJOB_STATE_DIR``, on a volume of ``volumeClaimTemplates``."""
 """Where the volume with the initial model is mounted."""
 TERMINATION_LOG: Final = "/dev/termination-log"
 GRACE_SECONDS: Final = 5
@@ -178,6 +181,7 @@ def _client(job: FederatedJob, action: CreatePod, settings: PodSettings) -> Docu
             "FEDJOB_CLIENT_INDEX": str(config.index),
             "FEDJOB_CLIENT_NAME": config.name,
             "FEDJOB_CLIENT_GROUP": config.group,
+            "FEDJOB_STATE_DIR": STATE_FOLDER,
         },
         settings=settings,
     )

@@ -170,6 +170,7 @@ class LocalPods:
             "FEDJOB_CLIENT_INDEX": str(config.index),
             "FEDJOB_CLIENT_NAME": config.name,
             "FEDJOB_CLIENT_GROUP": config.group,
+            "FEDJOB_STATE_DIR": str(self._settings.folder / "clients"),
         }
         return [*python, "fedjob_client", "--host", "127.0.0.1", "--port", "0"], identity
 

@@ -1,0 +1,1 @@
+"""A Flower app: see `client_app`."""
