@@ -95,6 +95,27 @@ def test_an_unknown_optimizer_or_parameter_is_named():
         learn(trainer, optimizer=OptimizerSettings(name="SGD", parameters={"beta1": 0.9}))
 
 
+def test_fedprox_keeps_a_training_near_where_it_began():
+    def distance(mu):
+        trainer = trainer_of(perceptron)
+        update = trainer.train(trainer.init(7), TrainConfig(round=1, learning_rate=0.1, epochs=3, proximal_mu=mu))
+        return sum(float(np.square(array).sum()) for array in update.delta.values()) ** 0.5
+
+    free, held, tight = distance(0.0), distance(0.5), distance(5.0)
+    assert free > 1.2 * held > 1.2 * 1.2 * tight
+
+
+def test_one_step_of_fedprox_is_plain_and_the_second_is_pulled_back():
+    def after(mu, epochs):
+        trainer = trainer_of(perceptron)
+        config = TrainConfig(round=1, learning_rate=0.1, epochs=epochs, batch_size=2000, proximal_mu=mu)
+        return trainer.train(trainer.init(7), config).delta
+
+    assert bits(after(0.0, 1)) == bits(after(1.0, 1))
+    one, two, pulled = after(0.0, 1)["2.weight"], after(0.0, 2)["2.weight"], after(1.0, 2)["2.weight"]
+    assert pulled == pytest.approx(two - 0.1 * one, abs=1e-6)
+
+
 def test_progress_is_told_after_each_epoch():
     told = []
     trainer = trainer_of(perceptron)

@@ -115,6 +115,12 @@ def test_an_evaluator_reads_no_training_examples_but_evaluates():
     assert set(trainer.evaluate(trainer.init(7), EvalConfig(round=1))) == {"accuracy", "loss"}
 
 
+def test_a_strategy_that_needs_gradients_is_refused():
+    trainer = trainer_of(classifier, a_classification())
+    with pytest.raises(TrainerError, match="FedProx adds to the gradient"):
+        trainer.train(trainer.init(7), TrainConfig(round=1, proximal_mu=0.1))
+
+
 def test_an_estimator_that_cannot_be_trained_on_is_named():
     with pytest.raises(TrainerError, match="LogisticRegression has no partial_fit"):
         trainer_of(lambda _: LogisticRegression(), a_classification()).init(7)

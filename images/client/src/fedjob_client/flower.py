@@ -12,9 +12,9 @@ and in the manifest ``trainer: my_module:MyTrainer``. The names below are those 
 package; your code brings it.
 
 What the client is given as ``config``: ``server_round``, ``local_epochs`` (and ``epochs``), ``batch_size``,
-``learning_rate`` (and ``lr``), ``seed``, and ``training.parameters`` of the manifest. A ``client_fn`` that takes a
-context finds ``partition-id`` and ``num-partitions`` in ``context.node_config``, as in Flower's simulations, and
-``model.parameters`` in ``context.run_config``.
+``learning_rate`` (and ``lr``), ``seed``, under FedProx ``proximal_mu``, and ``training.parameters`` of the manifest. A
+``client_fn`` that takes a context finds ``partition-id`` and ``num-partitions`` in ``context.node_config``, as in
+Flower's simulations, and ``model.parameters`` in ``context.run_config``.
 
 Arrays of a list have no names, so they are numbered. Float16 travels as float32 and is float16 again at the client.
 Integer arrays (counters) stay at the client: it is handed its own again.
@@ -160,6 +160,7 @@ def _fit_config(config: TrainConfig) -> dict[str, Any]:
         "learning_rate": config.learning_rate,
         "lr": config.learning_rate,
         "seed": config.seed,
+        **({"proximal_mu": config.proximal_mu} if config.proximal_mu else {}),
         **config.parameters,
     }
 

@@ -71,6 +71,10 @@ class SklearnTrainer:
 
     def train(self, params: Params, config: TrainConfig) -> Update:
         """Fit for some passes over the client's examples, beginning with the job's model."""
+        if config.proximal_mu:
+            raise TrainerError(
+                "strategy FedProx adds to the gradient, which scikit-learn's estimators keep to themselves"
+            )
         estimator = self._with(params, config)
         x, y = _rows(self.data.train.x), self.data.train.y
         order = np.random.Generator(np.random.PCG64(config.seed))

@@ -24,7 +24,7 @@ What of a state dict becomes part of the job's model:
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final, Literal
 
@@ -59,6 +59,7 @@ class TorchTrainer:
     def __init__(self, context: ClientContext) -> None:
         self.context = context
         self.device = _device(context.device)
+        torch.set_num_threads(context.threads)
         self.model = self.make_model().to(self.device)
 
     @property
@@ -161,11 +162,13 @@ class TorchTrainer:
         torch.manual_seed(config.seed)
         generator = torch.Generator().manual_seed(config.seed)
         loader = self.make_loader("train", config.batch_size, generator)
-        optimizer = self.make_optimizer([item for item in self.model.parameters() if item.requires_grad], config)
+        trained = [item for item in self.model.parameters() if item.requires_grad]
+        optimizer = self.make_optimizer(trained, config)
+        pull = _Proximal(config.proximal_mu, trained)
         sums = _Means()
         with _reproducible():
             for epoch in range(1, config.epochs + 1):
-                sums = self._train_epoch(loader, optimizer, config)
+                sums = self._train_epoch(loader, optimizer, pull, config)
                 config.on_epoch(epoch, sums.means())
         after = tensors_of(self.model)
         delta = {name: after[name] - before[name] for name in after}
@@ -200,7 +203,7 @@ class TorchTrainer:
             self._data = self.context.load_data()
         return self._data
 
-    def _train_epoch(self, loader: Iterable[Any], optimizer: Any, config: TrainConfig) -> "_Means":
+    def _train_epoch(self, loader: Iterable[Any], optimizer: Any, pull: "_Proximal", config: TrainConfig) -> "_Means":
         self.model.train()
         sums = _Means()
         for number, batch in enumerate(loader):
@@ -210,6 +213,7 @@ class TorchTrainer:
             outputs, targets = self.forward(_on(self.device, batch))
             loss = self.loss(outputs, targets)
             loss.backward()
+            pull.add()
             optimizer.step()
             sums.add({"loss": loss.item(), **self.metrics(outputs.detach(), targets)}, len(targets))
         if sums.count == 0:
@@ -252,6 +256,22 @@ def tensors_of(model: Any) -> Params:
     if not arrays:
         raise TrainerError(f"the module {type(model).__name__} has no floating-point tensor")
     return arrays
+
+
+class _Proximal:
+    """FedProx's term mu/2 · |w - w_start|², as what it adds to the gradient.
+
+    Li et al. 2020, "Federated Optimization in Heterogeneous Networks", arXiv:1812.06127, equation 2.
+    """
+
+    def __init__(self, mu: float, parameters: Sequence[Any]) -> None:
+        self._mu = mu
+        self._start = [(item, item.detach().clone()) for item in parameters] if mu else []
+
+    def add(self) -> None:
+        for item, start in self._start:
+            if item.grad is not None:
+                item.grad.add_(item.detach() - start, alpha=self._mu)
 
 
 class _Means:
