@@ -13,3 +13,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.adapters)
             item.add_marker(pytest.mark.timeout(300))
+            # Of the libraries about each other; what they say of our code is for these versions only.
+            item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))
+            item.add_marker(pytest.mark.filterwarnings("ignore::FutureWarning"))

@@ -102,9 +102,12 @@ class TorchTrainer:
         return loader
 
     def forward(self, batch: Any) -> tuple[Any, Any]:
-        """Outputs of `model` for a batch, and what they should have been; by default the batch is ``x, y``."""
+        """Outputs of `model` for a batch, and what they should have been.
+
+        By default the batch is ``x, y``, and ``x`` is given in the type of the module's parameters.
+        """
         x, y = batch
-        return self.model(x), y
+        return self.model(self._in_own_type(x)), y
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """Mean loss of a batch; cross-entropy, or the mean squared error for regression."""
@@ -191,9 +194,8 @@ class TorchTrainer:
         """One output for each row of inputs."""
         self._load(params)
         self.model.eval()
-        kind = next((item.dtype for item in self.model.parameters()), torch.float32)
         with torch.no_grad():
-            found: Array = self.outputs(torch.as_tensor(inputs).to(self.device, kind)).cpu().numpy()
+            found: Array = self.outputs(self._in_own_type(torch.as_tensor(inputs).to(self.device))).cpu().numpy()
         return found
 
     @property
@@ -202,6 +204,11 @@ class TorchTrainer:
         if not hasattr(self, "_data"):
             self._data = self.context.load_data()
         return self._data
+
+    def _in_own_type(self, x: Any) -> Any:
+        """A tensor of numbers in the type of the parameters; integers are left to modules that look things up."""
+        kind = next((item.dtype for item in self.model.parameters() if item.is_floating_point()), torch.float32)
+        return x.to(kind) if x.is_floating_point() else x
 
     def _train_epoch(self, loader: Iterable[Any], optimizer: Any, pull: "_Proximal", config: TrainConfig) -> "_Means":
         self.model.train()
