@@ -62,5 +62,6 @@ def schedule_of(given: LearningRateSchedule | None) -> Schedule:
         return ConstantSchedule()
     kind = SCHEDULES.get(given.name)
     if kind is None:
-        raise ValueError(f"training.learningRateSchedule.name: there is no schedule {given.name!r}")
+        known = ", ".join(sorted(SCHEDULES))
+        raise ValueError(f'training.learningRateSchedule.name: "{given.name}" is not built in; built in are {known}')
     return kind.model_validate(dict(given.parameters))
