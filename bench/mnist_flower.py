@@ -58,15 +58,15 @@ class InProcess(ClientProxy):
 
     def get_properties(self, ins: GetPropertiesIns, timeout: float | None, group_id: int | None) -> GetPropertiesRes:
         """Not asked for."""
-        raise NotImplementedError
+        raise RuntimeError("this is not asked for")
 
     def get_parameters(self, ins: GetParametersIns, timeout: float | None, group_id: int | None) -> GetParametersRes:
         """Not asked for: the initial model is given."""
-        raise NotImplementedError
+        raise RuntimeError("this is not asked for")
 
     def evaluate(self, ins: EvaluateIns, timeout: float | None, group_id: int | None) -> EvaluateRes:
         """Not asked for: the server evaluates."""
-        raise NotImplementedError
+        raise RuntimeError("this is not asked for")
 
     def reconnect(self, ins: ReconnectIns, timeout: float | None, group_id: int | None) -> Any:  # noqa: ARG002 - Flower's interface
         """Nothing to end."""
