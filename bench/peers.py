@@ -9,6 +9,8 @@ from typing import Final
 from children import ONE_THREAD
 
 INSTALL_SECONDS: Final = 1800.0
+PINNING: Final = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+"""Variables that keep libraries from using what the processor can do; both sides are measured without them."""
 
 
 def environment_with(folder: Path, requirements: list[str]) -> Path:
@@ -34,9 +36,10 @@ def environment_with(folder: Path, requirements: list[str]) -> Path:
 def run_peer(python: Path, arguments: list[str], *, timeout: float, threads: int = 1) -> str:
     """Run a program in another environment to its end; return what it printed."""
     counts = {name: str(threads) for name in ONE_THREAD}
+    inherited = {name: value for name, value in os.environ.items() if name not in PINNING}
     done = subprocess.run(
         [python, *arguments],
-        env={**os.environ, **counts},
+        env={**inherited, **counts},
         capture_output=True,
         text=True,
         timeout=timeout,

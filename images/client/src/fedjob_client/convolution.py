@@ -22,8 +22,8 @@ ZERO: Final = np.float32(0)
 
 @numba.njit(nogil=True, cache=True)
 def columns(x: Array, k: int, out: Array) -> None:
-    """Patches by column: ``out[(dy, dx, channel), (image, y, x)]`` from images ``(n, height, width, channels)``."""
-    n, height, width, channels = x.shape
+    """Patches by column: ``out[(dy, dx, channel), (image, y, x)]`` from planes ``(n, channels, height, width)``."""
+    n, channels, height, width = x.shape
     r = k // 2
     for dy in range(k):
         for dx in range(k):
@@ -41,7 +41,7 @@ def columns(x: Array, k: int, out: Array) -> None:
                             for j in range(min(left, width)):
                                 out[row, begin + j] = ZERO
                             for j in range(left, right):
-                                out[row, begin + j] = x[i, source, j + dx - r, channel]
+                                out[row, begin + j] = x[i, channel, source, j + dx - r]
                             for j in range(right, width):
                                 out[row, begin + j] = ZERO
 
@@ -85,10 +85,10 @@ def rows(a: Array, k: int, out: Array) -> None:
 def add_rows(parts: Array, out: Array) -> None:
     """Sum the k products ``parts`` (k, …) in their order."""
     for i in range(out.size):
-        total = parts[0, i]
-        for part in range(1, parts.shape[0]):
-            total += parts[part, i]
-        out[i] = total
+        out[i] = parts[0, i]
+    for part in range(1, parts.shape[0]):
+        for i in range(out.size):
+            out[i] += parts[part, i]
 
 
 @numba.njit(nogil=True, cache=True)

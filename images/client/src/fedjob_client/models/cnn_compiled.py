@@ -146,7 +146,7 @@ class CompiledCnn(Cnn):
         w2 = params["w2"].reshape(sizes.side, -1, sizes.second)
         for chunk in chunks:
             work = self._workspace(sizes, chunk.stop - chunk.start, thread)
-            kernels.columns(x[chunk], sizes.side, work.columns)
+            kernels.columns(_planes(x[chunk]), sizes.side, work.columns)
             np.matmul(work.columns.T, w1, out=work.wide.reshape(-1, sizes.first))
             middle = batch.middle[chunk]
             kernels.pool_first(work.wide, params["b1"], sizes.edge, middle, batch.first_places[chunk])
@@ -209,7 +209,7 @@ class CompiledCnn(Cnn):
             np.matmul(work.shifted_delta_rows, turned, out=work.delta_products)
             kernels.add_rows(work.delta_products.reshape(side, -1), work.delta_middle.reshape(-1))
             kernels.unpool_first(work.delta_middle, batch.first_places[chunk], work.wide, own["b1"])
-            kernels.columns(x[chunk], side, work.columns)
+            kernels.columns(_planes(x[chunk]), side, work.columns)
             np.matmul(work.columns, work.wide.reshape(-1, first), out=work.first_weights)
             w1 += work.first_weights
 
@@ -227,6 +227,11 @@ class CompiledCnn(Cnn):
         if key not in self._workspaces:
             self._workspaces[key] = _Workspace(sizes, images)
         return self._workspaces[key]
+
+
+def _planes(x: Array) -> Array:
+    """Images as planes ``(n, channels, height, width)``."""
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
 def _zeros(*shape: int) -> Array:
