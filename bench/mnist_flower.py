@@ -56,15 +56,15 @@ class InProcess(ClientProxy):
             optimizer.step()
         return FitRes(Status(Code.OK, ""), ndarrays_to_parameters(arrays(net)), len(self.y), {})
 
-    def get_properties(self, ins: GetPropertiesIns, timeout: float | None, group_id: int | None) -> GetPropertiesRes:
+    def get_properties(self, ins: GetPropertiesIns, timeout: float | None, group_id: int | None) -> GetPropertiesRes:  # noqa: ARG002 - Flower's interface
         """Not asked for."""
         raise RuntimeError("this is not asked for")
 
-    def get_parameters(self, ins: GetParametersIns, timeout: float | None, group_id: int | None) -> GetParametersRes:
+    def get_parameters(self, ins: GetParametersIns, timeout: float | None, group_id: int | None) -> GetParametersRes:  # noqa: ARG002 - Flower's interface
         """Not asked for: the initial model is given."""
         raise RuntimeError("this is not asked for")
 
-    def evaluate(self, ins: EvaluateIns, timeout: float | None, group_id: int | None) -> EvaluateRes:
+    def evaluate(self, ins: EvaluateIns, timeout: float | None, group_id: int | None) -> EvaluateRes:  # noqa: ARG002 - Flower's interface
         """Not asked for: the server evaluates."""
         raise RuntimeError("this is not asked for")
 

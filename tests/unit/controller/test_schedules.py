@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.core.acceptance import training_problem
 from fedjob_operator.core.schedules import SMALLEST, learning_rate
 from fedjob_operator.core.tasks import training_config
 
@@ -88,3 +89,20 @@ def test_a_task_carries_the_mu_of_fedprox_and_of_no_other_strategy():
     assert (prox.proximal_mu, other.proximal_mu) == (0.25, 0.0)
     assert "proximalMu" in prox.model_dump_json(by_alias=True)
     assert "proximalMu" not in other.model_dump_json(by_alias=True)  # a client of an older release does not know it
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        (
+            {"strategy": {"name": "FedProx", "parameters": {"mu": "much"}}},
+            "spec.strategy.parameters.mu: Input should be",
+        ),
+        ({"schedule": {"name": "Step"}}, "spec.training.learningRateSchedule.parameters.everyRounds: Field required"),
+        ({"schedule": {"name": "Nosuch"}}, 'spec.training.learningRateSchedule.name: "Nosuch" is not built in'),
+        ({}, None),
+    ],
+)
+def test_what_no_client_could_be_told_is_named_by_its_field(fields, problem):
+    found = training_problem(a_job(**fields))
+    assert found is None if problem is None else found is not None and found.startswith(problem)

@@ -39,6 +39,11 @@ MAX_ORDINAL: Final = 900_000
 """No client has had more pods than that; the label that counts them has few digits."""
 _MAX_PROBLEMS: Final = 5
 """Problems of a spec that a message names."""
+_TRAINING_SECTIONS: Final = {
+    OptimizerConfig.__name__: "spec.training.optimizer",
+    TrainingConfig.__name__: "spec.training",
+}
+_SCHEDULE_PARAMETERS: Final = "spec.training.learningRateSchedule.parameters"
 
 
 def accept(job: FederatedJob, seen: Observed, now: datetime, platform: Platform) -> Step:
@@ -158,15 +163,15 @@ def forged(status: FederatedJobStatus) -> str | None:
 
 
 def training_problem(job: FederatedJob) -> str | None:
-    """What of ``spec.training`` no client could be told."""
+    """What of ``spec.training``, or of FedProx's mu, no client could be told."""
     try:
         training_config(job, round_number=1, index=0)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        sections = {OptimizerConfig.__name__: "spec.training.optimizer", TrainingConfig.__name__: "spec.training"}
-        section = sections.get(error.title, "spec.training.learningRateSchedule.parameters")
-        return f"{section}.{where}: {first['msg']}"
+        if where == "proximalMu":
+            return f"spec.strategy.parameters.mu: {first['msg']}"
+        return f"{_TRAINING_SECTIONS.get(error.title, _SCHEDULE_PARAMETERS)}.{where}: {first['msg']}"
     except ValueError as error:  # a schedule that does not exist
         return f"spec.{error}"
     return None
