@@ -21,29 +21,19 @@ ZERO: Final = np.float32(0)
 
 
 @numba.njit(nogil=True, cache=True)
-def columns(x: Array, k: int, out: Array) -> None:
-    """Patches by column: ``out[(dy, dx, channel), (image, y, x)]`` from planes ``(n, channels, height, width)``."""
-    n, channels, height, width = x.shape
-    r = k // 2
+def columns(planes: Array, k: int, out: Array) -> None:
+    """Patches by column: ``out[(dy, dx, channel), (image, y, x)]`` from padded planes ``(n, channels, …, …)``."""
+    n, channels, padded_height, padded_width = planes.shape
+    height, width = padded_height - k + 1, padded_width - k + 1
     for dy in range(k):
         for dx in range(k):
-            left, right = max(0, r - dx), max(0, min(width, width + r - dx))
             for channel in range(channels):
                 row = (dy * k + dx) * channels + channel
                 for i in range(n):
                     for y in range(height):
-                        source = y + dy - r
                         begin = (i * height + y) * width
-                        if source < 0 or source >= height:
-                            for j in range(width):
-                                out[row, begin + j] = ZERO
-                        else:
-                            for j in range(min(left, width)):
-                                out[row, begin + j] = ZERO
-                            for j in range(left, right):
-                                out[row, begin + j] = x[i, channel, source, j + dx - r]
-                            for j in range(right, width):
-                                out[row, begin + j] = ZERO
+                        for x in range(width):
+                            out[row, begin + x] = planes[i, channel, y + dy, x + dx]
 
 
 @numba.njit(nogil=True, cache=True)

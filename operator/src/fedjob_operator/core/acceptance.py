@@ -169,7 +169,7 @@ def training_problem(job: FederatedJob) -> str | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        if where == "proximalMu":
+        if where == "proximal_mu":
             return f"spec.strategy.parameters.mu: {first['msg']}"
         return f"{_TRAINING_SECTIONS.get(error.title, _SCHEDULE_PARAMETERS)}.{where}: {first['msg']}"
     except ValueError as error:  # a schedule that does not exist

@@ -82,6 +82,7 @@ class _Workspace:
     def __init__(self, sizes: Sizes, images: int) -> None:
         (height, width), side, edge = sizes.middle, sizes.side, sizes.edge
         first, second, pixels = sizes.first, sizes.second, images * sizes.height * sizes.width
+        self._planes = _zeros(images, sizes.channels, sizes.height + 2 * edge, sizes.width + 2 * edge)
         self.columns = np.empty((side * side * sizes.channels, pixels), dtype=np.float32)
         self.wide = np.empty((images, sizes.height, sizes.width, first), dtype=np.float32)
         self.rows = _zeros(height + 2 * edge, images, width, side * first)
@@ -94,6 +95,12 @@ class _Workspace:
         self.delta_middle = np.empty((height, images, width, first), dtype=np.float32)
         self.first_weights = np.empty((side * side * sizes.channels, first), dtype=np.float32)
         self.second_weights = np.empty((side, side * first, second), dtype=np.float32)
+        self._middle = slice(edge, edge + sizes.height), slice(edge, edge + sizes.width)
+
+    def padded(self, x: Array) -> Array:
+        """Images as planes ``(n, channels, …, …)`` with zeros around them."""
+        self._planes[:, :, *self._middle] = x.transpose(0, 3, 1, 2)
+        return self._planes
 
 
 class CompiledCnn(Cnn):
@@ -146,7 +153,7 @@ class CompiledCnn(Cnn):
         w2 = params["w2"].reshape(sizes.side, -1, sizes.second)
         for chunk in chunks:
             work = self._workspace(sizes, chunk.stop - chunk.start, thread)
-            kernels.columns(_planes(x[chunk]), sizes.side, work.columns)
+            kernels.columns(work.padded(x[chunk]), sizes.side, work.columns)
             np.matmul(work.columns.T, w1, out=work.wide.reshape(-1, sizes.first))
             middle = batch.middle[chunk]
             kernels.pool_first(work.wide, params["b1"], sizes.edge, middle, batch.first_places[chunk])
@@ -209,7 +216,7 @@ class CompiledCnn(Cnn):
             np.matmul(work.shifted_delta_rows, turned, out=work.delta_products)
             kernels.add_rows(work.delta_products.reshape(side, -1), work.delta_middle.reshape(-1))
             kernels.unpool_first(work.delta_middle, batch.first_places[chunk], work.wide, own["b1"])
-            kernels.columns(_planes(x[chunk]), side, work.columns)
+            kernels.columns(work.padded(x[chunk]), side, work.columns)
             np.matmul(work.columns, work.wide.reshape(-1, first), out=work.first_weights)
             w1 += work.first_weights
 
@@ -227,11 +234,6 @@ class CompiledCnn(Cnn):
         if key not in self._workspaces:
             self._workspaces[key] = _Workspace(sizes, images)
         return self._workspaces[key]
-
-
-def _planes(x: Array) -> Array:
-    """Images as planes ``(n, channels, height, width)``."""
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
 def _zeros(*shape: int) -> Array:
