@@ -1,6 +1,7 @@
 """The examples about models, data and how they are divided."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,18 @@ def test_the_convolutional_network_learns_mnist(tmp_path):
     assert accuracy(run_briefly(EXAMPLES / "20-cnn-mnist.yaml", tmp_path, *fields, *SMALL)) > 0.7
 
 
-def test_the_convolutional_network_learns_from_the_files_of_cifar10(tmp_path):
+@pytest.fixture
+def cifar_folder(tmp_path):
+    """Files of the published size: 184 MB, which pytest would keep for a while."""
     folder = write_folder(tmp_path / "cifar-10-batches-bin", 10_000)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_the_convolutional_network_learns_from_the_files_of_cifar10(tmp_path, cifar_folder):
     fields = (
         TWO_CLIENTS,
-        f"spec.data.path={folder}",
+        f"spec.data.path={cifar_folder}",
         "spec.data.maxTrainSamples=400",
         "spec.data.partition={scheme: IID}",
         "spec.training.learningRate=0.003",

@@ -174,6 +174,16 @@ def test_the_aggregator_is_told_what_a_client_of_a_divided_data_set_has():
     assert [each.labels for each in only(decision, OpenRound).spec.participants] == [None, (4, 0, 6), None]
 
 
+def test_labels_are_left_out_where_they_would_make_the_request_too_large(monkeypatch):
+    told = EVERYBODY.ready(1)
+    infos = {key: each.model_copy(update={"labels": (4, 0, 6)}) for key, each in told.observed.infos.items()}
+    what = replace(told, observed=replace(told.observed, infos=infos))
+    for most, expected in ((9, (4, 0, 6)), (8, None)):
+        monkeypatch.setattr("fedjob_operator.core.tasks.MAX_LABEL_COUNTS", most)
+        _, decision = settled(a_job().in_round(1, 0, 1, 2), what)
+        assert [each.labels for each in only(decision, OpenRound).spec.participants] == [expected] * 3
+
+
 @pytest.mark.parametrize("word", [Word.ROUND_CONFLICT, Word.STALE_ATTEMPT])
 def test_an_attempt_that_the_aggregator_has_otherwise_is_tried_again_with_a_higher_number(word):
     job = a_job().in_round(1, 0, 1, 2)

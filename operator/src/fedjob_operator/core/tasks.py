@@ -28,6 +28,8 @@ from fedjob_protocol.routes import failure_path, model_path, update_path
 
 FEDPROX = "FedProx"
 """Name of the strategy whose parameter `mu` the clients need."""
+MAX_LABEL_COUNTS = 20_000
+"""Most label counts of all participants together that a round is opened with."""
 MAX_EXAMPLES = 2**53
 """Most training examples that the protocol lets a client announce."""
 
@@ -54,7 +56,7 @@ def open_round(scene: Scene, current: CurrentRound, aggregator: PodView) -> Open
         attempt=current.attempt,
         redraw=current.redraw,
         base=base_of(job),
-        participants=tuple(_participant(scene, index) for index in current.selected),
+        participants=_participants(scene, current.selected),
         clients_per_round=wanted,
         min_reports=1 if first else min(min_reports(job.spec), wanted),
         deadline_seconds=job.spec.round_policy.deadline_seconds,
@@ -124,6 +126,14 @@ def start_task(
             destination=destination,
         )
     return StartTask(url=client.url or "", incarnation=client.incarnation, client=index, round=number, task=task)
+
+
+def _participants(scene: Scene, selected: tuple[int, ...]) -> tuple[Participant, ...]:
+    """Who may report, with what each has; the labels only while the request stays small enough to be read."""
+    participants = tuple(_participant(scene, index) for index in selected)
+    if sum(len(each.labels or ()) for each in participants) <= MAX_LABEL_COUNTS:
+        return participants
+    return tuple(each.model_copy(update={"labels": None}) for each in participants)
 
 
 def _participant(scene: Scene, index: int) -> Participant:
