@@ -17,6 +17,7 @@ from generator.metrics import metrics
 from generator.openapi import aggregator_api, client_api
 from generator.reliability import reliability
 from generator.resource import federated_job
+from generator.strategies import strategies
 from generator.words import errors, reasons
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -34,6 +35,7 @@ FILES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "docs/reference/federatedjob.md": federated_job,
         "docs/reference/metrics.md": metrics,
         "docs/reference/reasons.md": reasons,
+        "docs/reference/strategies.md": strategies,
     }
 )
 """What makes each generated file, by its path in the repository."""

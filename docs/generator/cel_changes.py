@@ -52,7 +52,7 @@ def _fixed(field: Schema, name: str, *, is_optional: bool) -> str:
     if field.get("x-kubernetes-list-type") == "map":
         (key,) = field["x-kubernetes-list-map-keys"]
         return f"{new}.map(item, item.{key}) == {old}.map(item, item.{key})"
-    if "properties" in field:
+    if "properties" in field and "x-kubernetes-preserve-unknown-fields" not in field:
         return f"has({new}) == has({old})" if is_optional else ""
     return same(new, old, is_optional=is_optional)
 

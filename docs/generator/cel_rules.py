@@ -4,12 +4,13 @@ Each rule there has its rule here; the tests run one corpus, and jobs drawn at r
 cluster alone is here only: the name of a job, and files of the machine that `fedjob run` is on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
 from fedjob_operator.api.base import DNS_1035, MAX_CLIENTS
 from fedjob_operator.api.quantity import PERCENT_PATTERN
+from fedjob_protocol.strategies import BUILT_IN_STRATEGIES, COMPARING, MOST_COMPARED, PARAMETERS
 from generator.cel import FORBIDDEN, REQUIRED, Validation, exactly_one, let
 
 _COUNTED: Final = "self.clientGroups.all(g, has(g.external) || has(g.replicas))"
@@ -165,7 +166,47 @@ _EVALUATION: Final = (
     ),
 )
 
+
+def _parameter_rules(name: str) -> Iterator[Validation]:
+    """Which built-in strategies have a parameter; its range is in the schema."""
+    others = sorted(strategy for strategy, terms in BUILT_IN_STRATEGIES.items() if name not in terms.names)
+    needing = sorted(strategy for strategy, terms in BUILT_IN_STRATEGIES.items() if name in terms.required)
+    yield Validation(
+        rule=f"!has(self.parameters.{name}) || !(self.name in {others})",
+        message="is no parameter of this strategy",
+        field=f".parameters.{name}",
+        reason=FORBIDDEN,
+    )
+    if needing:
+        yield Validation(
+            rule=f"has(self.parameters.{name}) || !(self.name in {needing})",
+            message="this strategy needs it",
+            field=f".parameters.{name}",
+            reason=REQUIRED,
+        )
+
+
+_STRATEGY: Final = tuple(rule for name in PARAMETERS for rule in _parameter_rules(name))
+_COMPARES: Final = f"self.strategy.name in {sorted(COMPARING)}"
+_TELLS_APART: Final = f"!({_COMPARES}) || !has(self.strategy.parameters.byzantine) || "
+_LEAST: Final = "2 * self.strategy.parameters.byzantine + 3"
+
 _SPEC: Final = (
+    Validation(
+        rule=_TELLS_APART + _on_round(f"w >= {_LEAST}"),
+        message="is too many: needs 2 * byzantine + 3 updates a round, and clientsPerRound is less",
+        field=".strategy.parameters.byzantine",
+    ),
+    Validation(
+        rule=f"{_TELLS_APART}!has(self.roundPolicy.minReports) || self.roundPolicy.minReports >= {_LEAST}",
+        message="is too many: needs 2 * byzantine + 3 updates a round, and minReports is less",
+        field=".strategy.parameters.byzantine",
+    ),
+    Validation(
+        rule=f"!({_COMPARES}) || {_on_round(f'w <= {MOST_COMPARED}')}",
+        message=f"is more than Krum and MultiKrum compare ({MOST_COMPARED})",
+        field=".roundPolicy.clientsPerRound",
+    ),
     Validation(
         rule="has(self.data) || self.clientGroups.all(g, has(g.trainer) || (has(g.data) && has(g.data.name)))",
         message="without spec.data, each group needs data.name or a trainer of its own",
@@ -225,6 +266,7 @@ RULES: Final[Mapping[str, tuple[Validation, ...]]] = MappingProxyType(
         "JobCheckpoint": _JOB_CHECKPOINT,
         "Partition": _PARTITION,
         "Storage": _STORAGE,
+        "Strategy": _STRATEGY,
     }
 )
 """The rules on each model, wherever it is in the resource."""

@@ -32,8 +32,11 @@ _KEPT: Final = (
     "x-kubernetes-preserve-unknown-fields",
 )
 """Keywords that mean the same in both."""
-_HANDLED: Final = frozenset({"$ref", "anyOf", "default", "description", "exclusiveMinimum", "items", "properties"})
+_HANDLED: Final = frozenset(
+    {"$ref", "anyOf", "default", "description", "exclusiveMaximum", "exclusiveMinimum", "items", "properties"}
+)
 _DROPPED: Final = frozenset({"additionalProperties", "required", "title"})
+_OPEN: Final = "x-kubernetes-preserve-unknown-fields"
 _NULL: Final = {"type": "null"}
 _MAX_TIME_LENGTH: Final = 64
 """Most characters of a time; RFC 3339 needs 35 with nanoseconds and an offset."""
@@ -81,9 +84,11 @@ class Structural:
             name: self._value(field, f"{path}.{name}", is_written_by_people=is_written_by_people)
             for name, field in raw["properties"].items()
         }
-        shape = {"description": _text(raw["description"]), "type": "object", "properties": fields}
+        shape: dict[str, Any] = {"description": _text(raw["description"]), "type": "object", "properties": fields}
         if raw.get("required"):
             shape["required"] = list(raw["required"])
+        if raw.get(_OPEN):
+            shape[_OPEN] = True
         if is_written_by_people:
             rules = [rule.entry() for rule in self._rules(raw, shape, path)]
             shape |= {"x-kubernetes-validations": rules} if rules else {}
@@ -91,6 +96,8 @@ class Structural:
 
     def _rules(self, raw: Schema, shape: Schema, path: str) -> Iterator[Validation]:
         yield from RULES.get(raw["title"], ())
+        if _OPEN in shape:
+            return  # it is compared as a whole, with what is not described
         yield from fixed_fields(shape, path, key=_key_of_item(path))
 
     def _plain(self, raw: Schema) -> Schema:
@@ -111,6 +118,8 @@ def _scalar(plain: Schema) -> dict[str, Any]:
     shape = {key: plain[key] for key in _KEPT if key in plain}
     if "exclusiveMinimum" in plain:
         shape |= {"minimum": plain["exclusiveMinimum"], "exclusiveMinimum": True}
+    if "exclusiveMaximum" in plain:
+        shape |= {"maximum": plain["exclusiveMaximum"], "exclusiveMaximum": True}
     if plain.get("format") == "date-time":
         shape["maxLength"] = _MAX_TIME_LENGTH
     if plain.get("x-kubernetes-int-or-string"):

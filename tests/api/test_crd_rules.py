@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedjob_operator.api.rules import spec_problems
+from fedjob_protocol.strategies import BUILT_IN_STRATEGIES
 from tests.unit.controller.api_samples import document, job
 
 DRY_RUN = "/apis/fedjob.dev/v1alpha1/namespaces/default/federatedjobs?dryRun=All&fieldValidation=Strict"
@@ -64,6 +65,19 @@ evaluations = optional(
     modes=st.lists(st.sampled_from(["Evaluator", "Clients"]), max_size=2),
     data=overrides,
 )
+strategies = optional(
+    name=st.sampled_from([*BUILT_IN_STRATEGIES, "GeometricMedian"]),
+    parameters=optional(
+        mu=st.sampled_from([0, 0.5, -1]),
+        serverLearningRate=st.sampled_from([0, 0.5]),
+        momentum=st.sampled_from([0.5, 1]),
+        tau=st.just(1e-9),
+        clipNorm=st.just(3),
+        trimFraction=st.sampled_from([0, 0.25, 0.5, 0.6, 1]),
+        byzantine=st.integers(-1, 4),
+        select=st.integers(0, 2),
+    ),
+)
 several = optional(
     model=st.fixed_dictionaries({"name": st.just("mlp")}, optional={"initFrom": origins}),
     data=st.none() | st.fixed_dictionaries({"name": st.just("digits")}, optional={"partition": partitions}),
@@ -73,10 +87,18 @@ several = optional(
     aggregator=optional(replicas=st.sampled_from([1, 3]), storage=storages),
     evaluation=evaluations,
     objective=st.just({"metric": "accuracy", "mode": "Max"}),
+    strategy=strategies,
     stop=optional(target=st.just(0.9), patienceRounds=st.just(3), minDelta=st.just(0.1)),
 )
 counting = st.fixed_dictionaries(
-    {"clientGroups": counted_groups, "roundPolicy": policies}, optional={"minClients": COUNTS}
+    {"clientGroups": counted_groups, "roundPolicy": policies},
+    optional={
+        "minClients": COUNTS,
+        "strategy": st.fixed_dictionaries(
+            {"name": st.sampled_from(["Krum", "MultiKrum"])},
+            optional={"parameters": st.integers(0, 50).map(lambda count: {"byzantine": count})},
+        ),
+    },
 )
 
 

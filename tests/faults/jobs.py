@@ -20,5 +20,9 @@ ALL_OF_TEN: Final = job("all-of-ten", clients=10, rounds=3)
 """Many clients, to lose some of."""
 LARGE_UPDATES: Final = job("large-updates", clients=2, rounds=2, bulk=150_000)
 """Updates of 600 kB, which arrive in pieces."""
+SERVER_ADAM: Final = job("server-adam", clients=3, rounds=3, strategy={"name": "FedAdam"})
+"""The aggregator keeps an optimizer's state beside each checkpoint."""
 
-JOBS: Final[dict[str, Job]] = {each.name: each for each in (ALL_OF_THREE, THREE_OF_SIX, ALL_OF_TEN, LARGE_UPDATES)}
+JOBS: Final[dict[str, Job]] = {
+    each.name: each for each in (ALL_OF_THREE, THREE_OF_SIX, ALL_OF_TEN, LARGE_UPDATES, SERVER_ADAM)
+}

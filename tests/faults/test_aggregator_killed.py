@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.jobs import ALL_OF_THREE, JOBS, LARGE_UPDATES, THREE_OF_SIX
+from tests.faults.jobs import ALL_OF_THREE, JOBS, LARGE_UPDATES, SERVER_ADAM, THREE_OF_SIX
 from tests.support.faults.local import run
 from tests.support.faults.points import Fault
 
@@ -34,6 +34,13 @@ STEPS = {
         "fold": (BEFORE_AND_AFTER, 4),
         "checkpoint write": (("half",), 18),
         "fsync": (BEFORE_AND_AFTER, 17),
+    },
+    SERVER_ADAM.name: {
+        "commit": (BEFORE_AND_AFTER, 4),
+        "checkpoint write": (("half",), 26),
+        "fsync": (BEFORE_AND_AFTER, 25),
+        "rename": (BEFORE_AND_AFTER, 12),
+        "remove": (("before",), 8),
     },
 }
 """By job and point: of which side of the call, and how many calls an undisturbed run has (of pieces, at least)."""

@@ -24,7 +24,7 @@ from tests.support.runs import (
 )
 
 KILL_POINTS = int(os.environ.get("FEDJOB_KILL_POINTS", "20"))
-"""Over both jobs; a further chain of kills is begun for each five."""
+"""Over both jobs that average; a further chain of kills is begun for each five."""
 KILLS_PER_CHAIN = 5
 ROUNDS = 10
 SECONDS_PER_ROUND = 0.1
@@ -55,8 +55,20 @@ JOBS = {
         roundPolicy={"overSelect": 0},
         clientGroups=[{"name": "clients", "replicas": 4, **PATIENT}],
     ),
+    "server-adam": manifest(
+        "server-adam",
+        rounds=ROUNDS,
+        seed=13,
+        model={"name": "softmax"},
+        data=DATA,
+        training=TRAINING,
+        strategy={"name": "FedAdam"},
+        clientGroups=[{"name": "clients", "replicas": 3, **PATIENT}],
+        evaluation={"modes": []},
+    ),
 }
-"""One that selects among its clients and does not evaluate, one that needs all of them and evaluates."""
+"""One that selects among its clients and does not evaluate, one that needs all of them and evaluates, one whose
+aggregator remembers something."""
 
 ENDLESS = manifest(
     "endless",
@@ -98,12 +110,14 @@ def kills_of_chain(chain: int, job: str) -> deque[Kill]:
     return kills
 
 
-CHAINS = [(job, chain) for chain in range(-(-KILL_POINTS // (KILLS_PER_CHAIN * len(JOBS)))) for job in JOBS]
+AVERAGING = [job for job in JOBS if job != "server-adam"]
+CHAINS = [(job, chain) for chain in range(-(-KILL_POINTS // (KILLS_PER_CHAIN * len(AVERAGING)))) for job in AVERAGING]
+CHAINS.append(("server-adam", 0))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """Digest of each round of both jobs when nothing is killed."""
+    """Digest of each round of the jobs when nothing is killed."""
     digests = {}
     for name, job in JOBS.items():
         folder = tmp_path_factory.mktemp(name)

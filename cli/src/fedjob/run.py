@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from fedjob_operator.api.local import local_notes, local_problems
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase, dump
 from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS, DATA_WITH_PATH
+from fedjob_protocol.strategies import BUILT_IN_STRATEGIES, ENTRY_POINTS
 
 MANIFEST_FOLDER_ANNOTATION = "fedjob.dev/manifest-folder"
 """Where trainers are imported from and relative data paths start; kept for `fedjob predict`."""
@@ -73,7 +75,7 @@ def validate(file: Path, overrides: tuple[str, ...]) -> int:
         say(render_problems(error.problems), stream=sys.stderr)
         return EXIT_USAGE
     say(f"{file}: {job.metadata.name} is valid")
-    for problem in local_problems(job, known_models=BUILT_IN_MODELS, known_data=BUILT_IN_DATA):
+    for problem in _problems_here(job):
         say(f"note: not with `fedjob run`: {problem.path}: {problem.message}")
     return 0
 
@@ -85,11 +87,22 @@ def _load(file: Path, overrides: tuple[str, ...]) -> FederatedJob:
         ManifestError: All problems.
     """
     job = load_manifest(file, overrides)
-    problems = [*local_problems(job, known_models=BUILT_IN_MODELS, known_data=BUILT_IN_DATA)]
+    problems = _problems_here(job)
     problems += _missing_paths(job, file.resolve().parent)
     if problems:
         raise ManifestError(tuple(problems))
     return job
+
+
+def _problems_here(job: FederatedJob) -> list[Problem]:
+    """What this machine cannot do; programs run in this environment, with the strategies that are installed in it."""
+    installed = (entry.name for entry in entry_points(group=ENTRY_POINTS))
+    return local_problems(
+        job,
+        known_models=BUILT_IN_MODELS,
+        known_data=BUILT_IN_DATA,
+        known_strategies=[*BUILT_IN_STRATEGIES, *installed],
+    )
 
 
 def _missing_paths(job: FederatedJob, folder: Path) -> list[Problem]:

@@ -9,6 +9,10 @@ ROUND_KEY: Final = "fedjob.round"
 """Key in a checkpoint's metadata: its round, in decimal."""
 PARENT_KEY: Final = "fedjob.parent"
 """Key in a checkpoint's metadata: digest of the checkpoint before; absent in that of round 0."""
+STATE_KEY: Final = "fedjob.state"
+"""Key in a checkpoint's metadata: digest of the file with the strategy's state; absent where it has none."""
+STATE_BYTES_KEY: Final = "fedjob.stateBytes"
+"""Key in a checkpoint's metadata: length of that file, in decimal."""
 
 BUILT_IN_MODELS: Final = frozenset({"linear", "logistic", "softmax", "mlp", "cnn"})
 """Names of models that clients can train without a trainer of the user's own."""
@@ -21,3 +25,8 @@ DATA_WITH_PATH: Final = frozenset({"mnist", "cifar10", "npz", "csv"})
 def checkpoint_name(round_number: int) -> str:
     """Path of a round's checkpoint below the aggregator's folder."""
     return f"{CHECKPOINT_FOLDER}/round-{round_number:06d}.safetensors"
+
+
+def state_name(round_number: int) -> str:
+    """Path of the state that a strategy goes on from after a round, below the aggregator's folder."""
+    return f"{CHECKPOINT_FOLDER}/round-{round_number:06d}.state.safetensors"

@@ -45,6 +45,7 @@ class Strategy(Message):
     """How updates become the next model."""
 
     name: Name = "FedAvg"
+    """A member of `fedjob_protocol.strategies.BUILT_IN_STRATEGIES`, or one that a package in the aggregator offers."""
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -146,6 +147,27 @@ class RefusedUpdate(Answer):
     attempt: int
 
 
+class Verdict(StrEnum):
+    """What a strategy made of an update that it did not take as it came."""
+
+    REJECTED = "Rejected"
+    """Nothing of it is in the model."""
+    CLIPPED = "Clipped"
+    """It was scaled down to the largest norm that is accepted."""
+    OUTLIER = "Outlier"
+    """It lies far from the others; the rule bounds its influence element by element."""
+
+
+class Judgement(Answer):
+    """An update that the strategy did not take as it came, and why."""
+
+    client: ClientIndex
+    verdict: str
+    """A member of `Verdict`; a string here, because a newer peer may know more."""
+    evidence: dict[str, float] = Field(default_factory=dict)
+    """The numbers that it was judged by, such as ``score`` or ``norm``, and ``limit``: what would have passed."""
+
+
 class FailedClient(Answer):
     """One participant that definitively failed in this attempt."""
 
@@ -193,6 +215,8 @@ class RoundRecord(Answer):
     contributors: list[Contribution]
     refused: list[RefusedUpdate] = Field(default_factory=list)
     failed: list[FailedClient] = Field(default_factory=list)
+    judgements: list[Judgement] = Field(default_factory=list)
+    """Contributors whose updates the strategy did not take as they came, by client; at most 1,000."""
     examples: int
     """Sum of the examples behind the folded updates."""
     started_at: datetime

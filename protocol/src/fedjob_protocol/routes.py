@@ -40,6 +40,7 @@ CLIENT_PATH: Final = "/v1/clients/{client}"
 LEADERSHIP_PATH: Final = "/v1/leadership"
 STANDBY_PATH: Final = "/v1/replication/standbys/{name}"
 COPY_PATH: Final = "/v1/replication/models/{round_number}"
+COPY_STATE_PATH: Final = "/v1/replication/models/{round_number}/state"
 
 TRAIN_PATH: Final = "/v1/rounds/{round_number}/train"
 INIT_PATH: Final = "/v1/init"
@@ -97,3 +98,8 @@ def standby_path(name: str) -> str:
 def copy_path(round_number: int) -> str:
     """Path that a standby copies a checkpoint from, also one that is not acknowledged yet."""
     return COPY_PATH.format(round_number=round_number)
+
+
+def copy_state_path(round_number: int) -> str:
+    """Path that a standby copies the strategy's state of a checkpoint from."""
+    return COPY_STATE_PATH.format(round_number=round_number)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
-from fedjob_protocol.layout import ROUND_LOG_NAME
+from fedjob_protocol.layout import ROUND_LOG_NAME, checkpoint_name, state_name
 from fedjob_protocol.messages import RoundRecord
 from tests.faults.evidence import Evidence, StatusSeen
 from tests.support.faults.points import Fault, environment_of
@@ -308,7 +308,7 @@ def _forgotten(aggregator: Path) -> list[Path]:
     except (FileNotFoundError, ValueError):  # a fault may have damaged it; then nobody knows
         return []
     kept = {content[name]["round"] for name in ("committed", "previous", "best") if content.get(name)}
-    names = {f"round-{number:06}.safetensors" for number in kept}
+    names = {Path(name(number)).name for number in kept for name in (checkpoint_name, state_name)}
     return [path for path in (aggregator / "checkpoints").iterdir() if path.name not in names]
 
 

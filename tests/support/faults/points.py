@@ -77,7 +77,7 @@ POINTS: Final[Mapping[str, Point]] = {
     "claim": Point(AGGREGATOR, "fedjob_aggregator.checkpoints:CheckpointStore.claim"),
     "receive": Point(AGGREGATOR, "fedjob_aggregator.service:Service.upload"),
     "piece": Point(AGGREGATOR, "fedjob_aggregator.reception:Reception.advance"),
-    "fold": Point(AGGREGATOR, "fedjob_aggregator.writer:Writer._fold"),
+    "fold": Point(AGGREGATOR, "fedjob_aggregator.writer:Writer._add"),
     "commit": Point(AGGREGATOR, "fedjob_aggregator.checkpoints:CheckpointStore.commit"),
     "checkpoint write": Point(AGGREGATOR, "fedjob_aggregator.disk:write_all"),
     "fsync": Point(AGGREGATOR, "fedjob_aggregator.disk:Disk.sync"),

@@ -302,11 +302,11 @@ async def test_the_rest_of_a_refused_body_is_waited_for_only_so_long(tmp_path, m
 
 
 async def test_an_update_that_several_threads_fold_gives_the_mean(tmp_path, monkeypatch):
-    monkeypatch.setattr("fedjob_aggregator.writer.PARALLEL_ELEMENTS", 1000)
+    monkeypatch.setattr("fedjob_aggregator.gathering.PARALLEL_ELEMENTS", 1000)
+    monkeypatch.setattr("fedjob_aggregator.gathering.os.cpu_count", lambda: 3)
     rng = np.random.default_rng(3)
     values = rng.normal(size=(2, 200_000)).astype(np.float32)
     async with running(tmp_path) as api:
-        api.service._writer._folders_count = 3
         await open_round(api, LARGE, clients=2)
         for client in range(2):
             body = encode({"a": values[client], "b": np.zeros((3, 5), np.float32)})

@@ -58,8 +58,6 @@ def test_a_first_round_is_opened_on_no_model():
         (2, {"term": 3}, Word.WRONG_ROUND),
         (1, {"term": 3, "base": Base(round=0, digest=sha(9))}, Word.WRONG_BASE),
         (1, {"term": 3, "base": None}, Word.WRONG_BASE),
-        (1, {"term": 3, "strategy": Strategy(name="Krum")}, Word.BAD_REQUEST),
-        (1, {"term": 3, "strategy": Strategy(parameters={"momentum": 1})}, Word.BAD_REQUEST),
     ],
 )
 def test_a_round_that_may_not_be_opened_is_refused_and_nothing_starts(round_number, changes, word):

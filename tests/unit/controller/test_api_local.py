@@ -42,7 +42,10 @@ def group(**fields):
         ),
         (
             {"strategy": {"name": "fedavg"}},
-            'spec.strategy.name: "fedavg" is not built in; did you mean "FedAvg"?; built in are FedAvg',
+            (
+                'spec.strategy.name: "fedavg" is not built in; did you mean "FedAvg"?; built in are '
+                "FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Krum, Median, MultiKrum, TrimmedMean"
+            ),
         ),
         (
             {"evaluation": {"modes": ["Evaluator", "Clients"]}},

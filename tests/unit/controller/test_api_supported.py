@@ -33,7 +33,6 @@ def refused(**fields):
         ({"serve": {"replicas": 1}}, "spec.serve.replicas"),
         ({"model": {"name": "mlpp"}}, "spec.model.name"),
         ({"strategy": {"name": "FedAvgg"}}, "spec.strategy.name"),
-        ({"strategy": {"name": "FedAvg", "parameters": {"momentum": 1}}}, "spec.strategy.parameters"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -45,3 +44,12 @@ def test_pods_claims_and_suspension_are_what_a_cluster_is_for():
     claim = {"claim": {"name": "models", "path": "a.safetensors"}}
     group = {"name": "clients", "replicas": 2, "gpus": 1, "image": "mine:1", "template": {"spec": {}}}
     assert refused(suspend=True, clientGroups=[group], model={"name": "mlp", "initFrom": claim}) == []
+
+
+def test_a_strategy_of_ones_own_comes_with_an_image_of_the_aggregator_that_the_manifest_names():
+    own = {"strategy": {"name": "GeometricMedian", "parameters": {"anything": [1]}}}
+    image = {"spec": {"containers": [{"name": "aggregator", "image": "mine:1"}]}}
+    other = {"spec": {"containers": [{"name": "sidecar", "image": "mine:1"}, {"name": "aggregator"}]}}
+    assert refused(**own, aggregator={"template": image}) == []
+    for template in (other, {}, {"spec": {"containers": "none"}}):
+        assert refused(**own, aggregator={"template": template}) == ["spec.strategy.name"]

@@ -1,14 +1,10 @@
 """Whether a request counts: job, term, boot, attempt, round, base, and what the client did before. Pure."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from fedjob_aggregator.events import Attempt, State, Update
 from fedjob_protocol.errors import Refusal, Word, quote
 from fedjob_protocol.messages import Base, Contribution, Participant, RoundSpec
-
-STRATEGIES: Final = frozenset({"FedAvg"})
-"""Strategies that this release knows, none of which has parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,15 +157,11 @@ def closed(current: Attempt) -> Refusal:
 
 
 def check_spec(round_number: int, spec: RoundSpec) -> None:
-    """Refuse settings that no round can have, or that this release does not know.
+    """Refuse settings that no round can have.
 
     Raises:
         Refusal: ``bad-request``.
     """
-    if spec.strategy.name not in STRATEGIES or spec.strategy.parameters:
-        raise Refusal(
-            Word.BAD_REQUEST, f"strategy {spec.strategy.name!r} is not known here: {', '.join(sorted(STRATEGIES))}"
-        )
     if round_number == 0 and len(spec.participants) != 1:
         raise Refusal(Word.BAD_REQUEST, "round 0 is the upload of the initial model by exactly one participant")
 

@@ -3,17 +3,18 @@
 After a crash at any moment it is as if the step that was under way had either happened or not.
 
 A checkpoint's metadata hold its round and the digest of the one before, and nothing that differs between equal runs.
-So the SHA-256 of the file, as ``sha256sum`` prints it, is the digest of the model and of its whole history.
+So the SHA-256 of the file, as ``sha256sum`` prints it, is the digest of the model and of its whole history. Where a
+strategy remembers something, that is in a file beside it, whose digest is in the metadata, too.
 
-Order of a commit: checkpoint written, fsynced, renamed, folder fsynced; then the manifest with the round's record in
-the same way; only then old checkpoints go. A checkpoint counts once the manifest names it.
+Order of a commit: state, then checkpoint written, fsynced, renamed, folder fsynced; then the manifest with the round's
+record in the same way; only then old checkpoints go. A checkpoint counts once the manifest names it.
 """
 
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
@@ -22,8 +23,17 @@ from fedjob_aggregator.disk import TEMPORARY_SUFFIX, Disk
 from fedjob_aggregator.roundlog import DamagedLogError, RoundLog
 from fedjob_protocol.digests import Sha256, sha256_of
 from fedjob_protocol.errors import FedJobError, Refusal, Word
-from fedjob_protocol.layout import CHECKPOINT_FOLDER, PARENT_KEY, ROUND_KEY, ROUND_LOG_NAME, checkpoint_name
-from fedjob_protocol.messages import CheckpointInfo, RoundRecord
+from fedjob_protocol.layout import (
+    CHECKPOINT_FOLDER,
+    PARENT_KEY,
+    ROUND_KEY,
+    ROUND_LOG_NAME,
+    STATE_BYTES_KEY,
+    STATE_KEY,
+    checkpoint_name,
+    state_name,
+)
+from fedjob_protocol.messages import Base, CheckpointInfo, RoundRecord
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.weights import LENGTH_BYTES, Header, Manifest, header_bytes, parse_header
 from fedjob_protocol.wire import Message
@@ -49,6 +59,22 @@ class FolderError(FedJobError):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class NewState(NamedTuple):
+    """What a strategy will remember after a round."""
+
+    tensors: Manifest
+    data: Iterable[bytes | memoryview]
+    """The tensors' data in the order of `Manifest.placements`; written as it comes."""
+
+
+class StateInfo(NamedTuple):
+    """What a strategy remembers after a round, as a file."""
+
+    round: int
+    digest: str
+    bytes: int
 
 
 class FolderManifest(Message):
@@ -134,6 +160,11 @@ class CheckpointStore:
         kept = (manifest.committed, manifest.previous, manifest.best)
         return next((info for info in kept if info is not None and str(info.round) == which), None)
 
+    def base(self, base: Base) -> CheckpointInfo | None:
+        """The checkpoint that a round starts from; ``None`` if it is not kept."""
+        found = self.find(str(base.round))
+        return found if found is not None and found.digest == base.digest else None
+
     def open(self, info: CheckpointInfo) -> IO[bytes]:
         """Open a checkpoint for reading; it can be read to its end even if it is removed meanwhile.
 
@@ -141,6 +172,26 @@ class CheckpointStore:
             OSError: It is gone.
         """
         return self._path(info.round).open("rb", buffering=0)
+
+    def open_state(self, round_number: int) -> IO[bytes]:
+        """Open what a strategy remembers after a round.
+
+        Raises:
+            OSError: It is gone, or there was none.
+        """
+        return self._state_path(round_number).open("rb", buffering=0)
+
+    def state_of(self, info: CheckpointInfo) -> StateInfo | None:
+        """What a strategy remembers after a round, as its checkpoint says; ``None`` if nothing.
+
+        Raises:
+            OSError: The checkpoint cannot be read.
+        """
+        with self.open(info) as file:
+            metadata = file_header(file, info.bytes).metadata
+        if STATE_KEY not in metadata:
+            return None
+        return StateInfo(info.round, metadata[STATE_KEY], int(metadata[STATE_BYTES_KEY]))
 
     def claim(self, job_uid: str, term: int) -> None:
         """Remember durably for whom this folder is and the highest term seen.
@@ -159,6 +210,7 @@ class CheckpointStore:
         make_record: Callable[[CheckpointInfo], RoundRecord],
         *,
         term: int | None = None,
+        state: NewState | None = None,
     ) -> RoundRecord:
         """Make the next model durable together with its record.
 
@@ -168,6 +220,8 @@ class CheckpointStore:
             data: The tensors' data in the order of `Manifest.placements`; written as it comes.
             make_record: Called when the checkpoint is written.
             term: In which this aggregator leads; ``None``: it has no standbys, and whoever asks may commit.
+            state: What the strategy remembers. It is written before the first of ``data`` is taken, so that they may
+                be made of what `open_state` reads.
 
         Raises:
             OSError: The storage refuses; nothing changed, and it may be tried again.
@@ -180,6 +234,8 @@ class CheckpointStore:
         self._keep_pending()
         parent = None if committed is None else committed.digest
         metadata = {ROUND_KEY: str(round_number)} | ({} if parent is None else {PARENT_KEY: parent})
+        if state is not None:
+            metadata |= self._write_state(round_number, state)
         head = header_bytes(tensors, metadata)
         digest = Sha256()
         self._disk.write_new(self._path(round_number), _hashed(head, data, digest))
@@ -210,8 +266,17 @@ class CheckpointStore:
         self.log.close()
         self._lock.release()
 
+    def _write_state(self, round_number: int, state: NewState) -> dict[str, str]:
+        head = header_bytes(state.tensors, {ROUND_KEY: str(round_number)})
+        digest = Sha256()
+        self._disk.write_new(self._state_path(round_number), _hashed(head, state.data, digest))
+        return {STATE_KEY: digest.digest(), STATE_BYTES_KEY: str(len(head) + state.tensors.total_bytes)}
+
     def _path(self, round_number: int) -> Path:
         return self._folder / checkpoint_name(round_number)
+
+    def _state_path(self, round_number: int) -> Path:
+        return self._folder / state_name(round_number)
 
     def _keep_best(self, record: RoundRecord) -> None:
         committed = self.manifest.committed
@@ -262,18 +327,14 @@ class CheckpointStore:
                 _log.warning("the %s checkpoint is not kept any more: %s", name, problem)
                 self.manifest = self.manifest.model_copy(update={name: None})
         with self.open(committed) as file:
-            head = file.read(LENGTH_BYTES)
-            head += file.read(int.from_bytes(head, "little"))
-        return parse_header(head, committed.bytes)
+            return file_header(file, committed.bytes)
 
     def _problem(self, info: CheckpointInfo) -> str | None:
-        path = self._path(info.round)
-        try:
-            with self.open(info) as file:
-                digest = sha256_of(iter(lambda: file.read(HASH_BLOCK_BYTES), b""))
-        except FileNotFoundError:
-            return f"the checkpoint {path} is missing"
-        return None if digest == info.digest else f"the checkpoint {path} has {digest}, {info.digest} was committed"
+        problem = _file_problem(self._path(info.round), info.digest, "checkpoint")
+        if problem is not None:
+            return problem
+        state = self.state_of(info)
+        return None if state is None else _file_problem(self._state_path(info.round), state.digest, "strategy's state")
 
     def _open_log(self) -> RoundLog:
         log = RoundLog(self._folder / ROUND_LOG_NAME, self._disk)
@@ -302,9 +363,10 @@ class CheckpointStore:
     def _prune(self) -> None:
         """Remove what the manifest does not name: leftovers of crashes and old checkpoints."""
         kept = {
-            self._path(info.round)
+            path
             for info in (self.manifest.committed, self.manifest.previous, self.manifest.best)
             if info is not None
+            for path in (self._path(info.round), self._state_path(info.round))
         }
         leftovers = [self._folder / (MANIFEST_FILE + TEMPORARY_SUFFIX)]
         leftovers += [path for path in self._checkpoints.glob("round-*.safetensors*") if path not in kept]
@@ -325,6 +387,26 @@ def _locked(path: Path) -> FileLock:
             f"the folder {path.parent} is used by another aggregator; stop it or use another folder",
         ) from None
     return lock
+
+
+def file_header(file: IO[bytes], total_bytes: int) -> Header:
+    """Read the header of a file that was written here, or that has the right digest.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    head = file.read(LENGTH_BYTES)
+    head += file.read(int.from_bytes(head, "little"))
+    return parse_header(head, total_bytes)
+
+
+def _file_problem(path: Path, expected: str, kind: str) -> str | None:
+    try:
+        with path.open("rb", buffering=0) as file:
+            digest = sha256_of(iter(lambda: file.read(HASH_BLOCK_BYTES), b""))
+    except FileNotFoundError:
+        return f"the {kind} {path} is missing"
+    return None if digest == expected else f"the {kind} {path} has {digest}, {expected} was committed"
 
 
 def _hashed(head: bytes, data: Iterable[bytes | memoryview], digest: Sha256) -> Iterator[bytes | memoryview]:

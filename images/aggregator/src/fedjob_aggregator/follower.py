@@ -181,6 +181,10 @@ class Follower:
     async def _download(self, peer: Peer, info: CheckpointInfo) -> None:
         blocks = peer.checkpoint(info.round, total_bytes=info.bytes, digest=info.digest)
         await self._in_thread(lambda: self._store.copy(info.round, blocks))
+        state = await self._in_thread(lambda: self._store.state_of(info))
+        if state is not None:
+            blocks = peer.state(info.round, total_bytes=state.bytes, digest=state.digest)
+            await self._in_thread(lambda: self._store.copy_state(info.round, blocks))
 
     async def _step_back(self, round_number: int, record: RoundRecord | None, *, log_ends: int) -> None:
         await self._change(lambda: self._store.step_back(round_number, record, log_ends=log_ends))

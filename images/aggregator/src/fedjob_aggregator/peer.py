@@ -14,7 +14,7 @@ from fedjob_protocol.digests import Sha256
 from fedjob_protocol.errors import FedJobError, Problem, Word
 from fedjob_protocol.messages import RoundLog
 from fedjob_protocol.replication import Holdings, Progress
-from fedjob_protocol.routes import PROTOCOL_HEADER, ROUNDS_PATH, TOKEN_HEADER, copy_path, standby_path
+from fedjob_protocol.routes import PROTOCOL_HEADER, ROUNDS_PATH, TOKEN_HEADER, copy_path, copy_state_path, standby_path
 from fedjob_protocol.version import PROTOCOL_VERSION
 
 CONNECT_SECONDS: Final = 3.0
@@ -85,7 +85,17 @@ class Peer:
         Raises:
             PeerError: It is not there, or it is not what it has to be; after the last block at the latest.
         """
-        path = copy_path(round_number)
+        yield from self._file(copy_path(round_number), total_bytes=total_bytes, digest=digest)
+
+    def state(self, round_number: int, *, total_bytes: int, digest: str) -> Iterator[memoryview]:
+        """The blocks of what a strategy remembers after a round; as `checkpoint`.
+
+        Raises:
+            PeerError: It is not there, or it is not what it has to be; after the last block at the latest.
+        """
+        yield from self._file(copy_state_path(round_number), total_bytes=total_bytes, digest=digest)
+
+    def _file(self, path: str, *, total_bytes: int, digest: str) -> Iterator[memoryview]:
         response = self._request("GET", path, None, IDLE_SECONDS)
         self._check(response, "GET", path)
         if response.length != total_bytes:

@@ -156,6 +156,7 @@ class ReplicaService(Service):
                 timer.cancel()
         await self._settle([self._writer.perform(self._replica.settle_log)])  # after whatever was being written
         self._writer.drop_initial()
+        self._writer.release()
         self._has_led = False
         self._state = self._restored(self.store.record)
 

@@ -10,12 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from fedjob_aggregator.checkpoints import LOCK_FILE, CheckpointStore, FolderError
+from fedjob_aggregator.checkpoints import LOCK_FILE, CheckpointStore, FolderError, file_header
 from fedjob_aggregator.disk import Disk
 from fedjob_protocol.messages import CheckpointInfo, RoundRecord
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.replicas import Commit
-from fedjob_protocol.weights import LENGTH_BYTES, parse_header
 
 DAMAGED_FOLDER: Final = "damaged"
 """Where what cannot be used any more is put, so that it can be looked at; only the last such content is kept."""
@@ -61,6 +60,14 @@ class ReplicaStore(CheckpointStore):
             OSError: The storage refuses, or so do the blocks; the file is gone again.
         """
         self._disk.write_new(self._path(round_number), blocks)
+
+    def copy_state(self, round_number: int, blocks: Iterable[memoryview]) -> None:
+        """Write a copy of what a strategy remembers; as `copy`, and after it, for the same round.
+
+        Raises:
+            OSError: The storage refuses, or so do the blocks; the file is gone again.
+        """
+        self._disk.write_new(self._state_path(round_number), blocks)
 
     def step_back(self, round_number: int, record: RoundRecord | None, *, log_ends: int) -> None:
         """Give up what the leader does not have.
@@ -135,9 +142,7 @@ class ReplicaStore(CheckpointStore):
             self._header = None
             return
         with self.open(committed) as file:
-            head = file.read(LENGTH_BYTES)
-            head += file.read(int.from_bytes(head, "little"))
-        self._header = parse_header(head, committed.bytes)
+            self._header = file_header(file, committed.bytes)
 
 
 def open_replica(folder: Path, disk: Disk | None, *, job_uid: str | None) -> ReplicaStore:

@@ -13,9 +13,9 @@ from fedjob_aggregator.openapi import Parameter, described
 from fedjob_aggregator.replica_service import ReplicaService
 from fedjob_aggregator.service import Service
 from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.messages import AggregatorState
+from fedjob_protocol.messages import AggregatorState, CheckpointInfo
 from fedjob_protocol.replication import Holdings, Leadership, Progress
-from fedjob_protocol.routes import COPY_PATH, LEADERSHIP_PATH, STANDBY_PATH
+from fedjob_protocol.routes import COPY_PATH, COPY_STATE_PATH, LEADERSHIP_PATH, STANDBY_PATH
 
 MAX_ROUND: Final = 1_000_000_000
 
@@ -60,6 +60,20 @@ def add_replication_routes(router: APIRouter, service: Service) -> None:
         except FileNotFoundError:
             pass
         raise Refusal(Word.NOT_FOUND, f"there is no checkpoint of round {wanted}")
+
+    @router.get(COPY_STATE_PATH, **described(None, parameters=[number]))
+    async def copy_state(request: Request) -> Response:
+        """What the strategy remembers after a round, as safetensors; also of one that is not acknowledged yet."""
+        wanted = whole_number(request.path_params["round_number"], "the round", MAX_ROUND)
+        info = service.store.find(str(wanted))
+        try:
+            state = None if info is None else service.store.state_of(info)
+            if state is not None:
+                found = CheckpointInfo(round=wanted, digest=state.digest, parent=None, bytes=state.bytes)
+                return ModelResponse(service.store.open_state(wanted), found, request.headers)
+        except FileNotFoundError:
+            pass
+        raise Refusal(Word.NOT_FOUND, f"there is no state of a strategy after round {wanted}")
 
 
 def _replica(service: Service) -> ReplicaService:

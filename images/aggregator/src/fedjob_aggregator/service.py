@@ -36,13 +36,14 @@ from fedjob_aggregator.events import (
     Update,
     UploadRefused,
 )
+from fedjob_aggregator.gathering import VerifiedUpload
 from fedjob_aggregator.machine import step
 from fedjob_aggregator.reading import Reading
 from fedjob_aggregator.recorder import SILENT, Recorder
 from fedjob_aggregator.replacements import Replacements
 from fedjob_aggregator.uploads import Incoming, RequestBody, UploadDesk, UploadRequest
 from fedjob_aggregator.views import restored
-from fedjob_aggregator.writer import VerifiedUpload, Writer
+from fedjob_aggregator.writer import Writer
 from fedjob_protocol.errors import Refusal, Word
 from fedjob_protocol.messages import (
     Evaluation,
@@ -52,8 +53,10 @@ from fedjob_protocol.messages import (
     RoundSpec,
     RoundView,
 )
+from fedjob_protocol.round import RoundState
 
 MAX_DETAIL_CHARACTERS: Final = 1024
+_GIVEN_UP: Final = frozenset({RoundState.ABANDONED, RoundState.CANCELLED})
 
 _log = logging.getLogger(__name__)
 
@@ -125,6 +128,8 @@ class Service(Reading):
             await self._claim_as_leader(spec.job_uid, spec.term)
             if self._is_held(round_number):
                 return self.view(round_number)
+            if round_number == self._state.committed + 1:
+                self._writer.strategy(spec)
             event = Open(round=round_number, spec=spec, now=time.monotonic(), at=self._wall_clock())
             await self._settle(self._apply(event))
             last = self._state.last
@@ -279,6 +284,8 @@ class Service(Reading):
         futures = [future for command in following.commands if (future := self._perform(command)) is not None]
         if before.current is not self._state.current or before.last is not self._state.last:
             self._wake()
+            if self._state.current is not None and self._state.current.state in _GIVEN_UP:
+                self._writer.release()
         return futures
 
     def _perform(self, command: Command) -> "asyncio.Future[Any] | None":
@@ -306,19 +313,14 @@ class Service(Reading):
         loop = asyncio.get_running_loop()
         passed = DeadlinePassed(**key)
         self._deadline = loop.call_later(attempt.spec.deadline_seconds, lambda: self._apply(passed))
-        started = self._writer.start_attempt()
+        started = self._writer.start_attempt(attempt.spec)
         started.add_done_callback(lambda future: self._lost_if_failed(future, **key))
         return started
 
     def _start_fold(self, command: Fold) -> "asyncio.Future[None]":
         verified = self._verified[command.round, command.attempt, command.client]
         assert self._state.current is not None
-        folding = self._writer.fold(
-            verified.upload,
-            round_number=command.round,
-            scale_bits=self._state.current.spec.scale_bits,
-            weight=command.weight,
-        )
+        folding = self._writer.fold(verified.upload, command, scale_bits=self._state.current.spec.scale_bits)
         folding.add_done_callback(lambda future: self._folded(command, future))
         return folding
 
@@ -372,7 +374,9 @@ class Service(Reading):
             self._apply(CommitFailed(round=attempt.round, attempt=attempt.spec.attempt, message=message))
             return
         await self._acknowledged(record)
-        if attempt.round == 0:
+        if attempt.round > 0:
+            self._writer.release()
+        else:
             self._writer.drop_initial()
             assert self.store.tensors is not None
             self._desk.expect(self.store.tensors)

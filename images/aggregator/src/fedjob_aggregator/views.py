@@ -1,12 +1,19 @@
 """What peers see of the machine's state: views and records. Pure."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from math import isfinite
+from typing import Final
 
 from fedjob_aggregator.events import Attempt, LastRound, State
-from fedjob_protocol.messages import AggregatorState, CheckpointInfo, RoundRecord, RoundView, TensorInfo
+from fedjob_aggregator.strategy import Finding
+from fedjob_protocol.messages import AggregatorState, CheckpointInfo, Judgement, RoundRecord, RoundView, TensorInfo
 from fedjob_protocol.round import RoundState
 from fedjob_protocol.version import PROTOCOL_VERSION, __version__
 from fedjob_protocol.weights import Manifest
+
+MAX_JUDGEMENTS: Final = 1000
+"""Most judgements in one record."""
 
 
 def current_view(state: State, attempt: Attempt, now: float) -> RoundView:
@@ -97,6 +104,7 @@ def make_record(
     committed_at: datetime,
     commit_seconds: float,
     fingerprint: dict[str, str],
+    findings: Mapping[int, Finding] | None = None,
 ) -> RoundRecord:
     """What is remembered of a round; made when its checkpoint is written and its record is about to be.
 
@@ -108,6 +116,7 @@ def make_record(
         committed_at: Wall clock.
         commit_seconds: What writing the checkpoint took.
         fingerprint: What the bits may depend on.
+        findings: What the strategy has to say of updates, by client.
     """
     spec = attempt.spec
     assert attempt.closing is not None
@@ -124,6 +133,9 @@ def make_record(
         contributors=contributors,
         refused=list(attempt.refused),
         failed=[attempt.failed[client] for client in sorted(attempt.failed)],
+        judgements=[_judgement(client, finding) for client, finding in sorted((findings or {}).items())][
+            :MAX_JUDGEMENTS
+        ],
         examples=sum(contribution.examples for contribution in contributors),
         started_at=attempt.started_at,
         committed_at=committed_at,
@@ -133,6 +145,12 @@ def make_record(
         expects_evaluation=spec.expects_evaluation,
         fingerprint=fingerprint,
     )
+
+
+def _judgement(client: int, finding: Finding) -> Judgement:
+    """JSON has no infinite numbers: such evidence is left out."""
+    evidence = {name: value for name, value in finding.evidence.items() if isfinite(value)}
+    return Judgement(client=client, verdict=finding.verdict, evidence=evidence)
 
 
 def restored(*, boot_id: str, job_uid: str | None, term: int, record: RoundRecord | None, is_closed: bool) -> State:

@@ -1,47 +1,27 @@
-"""The only one who touches the sums and the folder: one step after the other, in the order in which they are asked for.
+"""The only one who touches sums, spool and folder: one step after the other, in the order in which they are asked for.
 
 Steps on the sums of a small model run at once on the event loop, where they take less time than the way to a thread;
 what waits for the disk and the steps of a large model run in one thread. Called on the event loop only.
 """
 
 import asyncio
-import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from typing import Final, TypeVar
+from typing import TypeVar
 
-import numpy as np
-
-from fedjob_aggregator.aggregation.accumulator import Accumulator
 from fedjob_aggregator.aggregation.backends import SMALL_MODEL_BYTES, KernelChoice
 from fedjob_aggregator.checkpoints import CheckpointStore
-from fedjob_aggregator.events import Attempt
-from fedjob_aggregator.nextmodel import initial_data, mean_data
-from fedjob_aggregator.staging import Staged
+from fedjob_aggregator.events import Attempt, Fold
+from fedjob_aggregator.gathering import Folding, Gathering, Spooling, VerifiedUpload
+from fedjob_aggregator.nextmodel import initial_data
+from fedjob_aggregator.strategies import Strategies
+from fedjob_aggregator.strategy import RobustStrategy, Strategy
 from fedjob_aggregator.views import make_record
-from fedjob_protocol.messages import CheckpointInfo, RoundRecord
-from fedjob_protocol.weights import Header, Manifest
+from fedjob_protocol.messages import CheckpointInfo, RoundRecord, RoundSpec
 
 T = TypeVar("T")
-
-PARALLEL_ELEMENTS: Final = 1 << 20
-"""From this size on a piece of an update is folded by several threads."""
-MOST_FOLDERS: Final = 4
-"""So many of them use up the bandwidth of the memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedUpload:
-    """An upload that may be folded."""
-
-    header: Header
-    staged: Staged
 
 
 class Writer:
@@ -52,6 +32,7 @@ class Writer:
         kernels: Loops of the fold.
         fingerprint: What the bits may depend on, for the records.
         wall_clock: The time of day, for the records.
+        strategies: Those that there are; ``None``: the installed ones.
     """
 
     def __init__(
@@ -61,39 +42,48 @@ class Writer:
         *,
         fingerprint: dict[str, str],
         wall_clock: Callable[[], datetime],
+        strategies: Strategies | None = None,
     ) -> None:
         self._store = store
         self._kernels = kernels
         self._fingerprint = fingerprint
         self._wall_clock = wall_clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
-        self._folders_count = min(MOST_FOLDERS, os.cpu_count() or 1)
-        self._folders = ThreadPoolExecutor(max_workers=self._folders_count, thread_name_prefix="fold")
-        self._accumulator: Accumulator | None = None
+        self._strategies = strategies or Strategies()
+        self._gathering: Gathering | None = None
         self._initial: VerifiedUpload | None = None
+        self._releasing: asyncio.Future[None] | None = None
         self._waiting = 0
 
-    def start_attempt(self) -> "asyncio.Future[None]":
-        """Drop the sums of the attempt before.
+    def strategy(self, spec: RoundSpec) -> Strategy:
+        """The strategy of a round.
+
+        Raises:
+            Refusal: ``bad-request``: there is none of this name, or it cannot be used so.
+        """
+        return self._strategies.of_round(spec)
+
+    def start_attempt(self, spec: RoundSpec) -> "asyncio.Future[None]":
+        """Drop what was gathered in the attempt before.
 
         Raises (when awaited):
             MemoryError: There is no room for the sums.
+            OSError: There is no room for the spool.
         """
         self.drop_initial()
-        return self._soon(self._reset)
+        strategy = self.strategy(spec)
+        return self._soon(lambda: self._reset(strategy))
 
-    def fold(
-        self, upload: VerifiedUpload, *, round_number: int, scale_bits: int, weight: int
-    ) -> "asyncio.Future[None]":
-        """Add an upload to the sums; in round 0, keep it as the initial model.
+    def fold(self, upload: VerifiedUpload, fold: Fold, *, scale_bits: int) -> "asyncio.Future[None]":
+        """Take an upload in, as the strategy wants it; in round 0, keep it as the initial model.
 
         Raises (when awaited):
-            OSError: What was staged on disk cannot be read; the sums are of no use any more.
+            OSError: It cannot be read or kept; what was gathered is of no use any more.
         """
-        if round_number == 0:
+        if fold.round == 0:
             self._initial = upload
             return _done(None)
-        return self._soon(lambda: self._fold(upload, scale_bits, weight))
+        return self._soon(lambda: self._add(upload, fold, scale_bits))
 
     def commit(self, attempt: Attempt, *, term: int | None = None) -> "asyncio.Future[RoundRecord]":
         """Write the next checkpoint and its record.
@@ -138,13 +128,18 @@ class Writer:
             self._initial.staged.close()
             self._initial = None
 
+    def release(self) -> None:
+        """Give back, in its turn, what only a round that is committed or given up needed."""
+        self._releasing = self._soon(self._release)
+
     def stop(self) -> None:
         """Start nothing further; what is under way goes on."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-        self._folders.shutdown(wait=False, cancel_futures=True)
+        if self._gathering is not None:
+            self._gathering.stop()
 
     def _soon(self, action: Callable[[], None]) -> "asyncio.Future[None]":
-        """A step on the sums: at once, if it is short and nothing is under way."""
+        """A step on what is gathered: at once, if it is short and nothing is under way."""
         tensors = self._store.tensors
         if self._waiting or (tensors is not None and 4 * tensors.elements >= SMALL_MODEL_BYTES):
             return self._later(action)
@@ -165,31 +160,25 @@ class Writer:
 
     # In the thread, or on the event loop while the thread has nothing to do
 
-    def _reset(self) -> None:
+    def _reset(self, strategy: Strategy) -> None:
         tensors = self._store.tensors
         if tensors is None:
             return
-        if self._accumulator is None or self._accumulator.manifest != tensors:
-            self._accumulator = Accumulator(tensors)
-        else:
-            self._accumulator.reset()
+        kind = Spooling if isinstance(strategy, RobustStrategy) else Folding
+        if self._gathering is not None and not (type(self._gathering) is kind and self._gathering.manifest == tensors):
+            self._gathering.stop()
+            self._gathering = None
+        if self._gathering is None:
+            self._gathering = kind(self._store, tensors, self._kernels)
+        self._gathering.start(strategy)
 
-    def _fold(self, upload: VerifiedUpload, scale_bits: int, weight: int) -> None:
-        accumulator = self._accumulator
-        assert accumulator is not None
-        fold = partial(accumulator.fold, self._kernels.current, scale_bits=scale_bits, weight=weight)
-        for run in accumulator.runs(upload.header):
-            begin = run.sums_begin
-            for block in upload.staged.blocks(run.file_begin, run.file_begin + 4 * run.elements):
-                values = np.frombuffer(block, dtype="<f4")
-                if values.size < PARALLEL_ELEMENTS:
-                    fold(begin, values)
-                else:  # integers, and each sum is one thread's: the result does not depend on how many there are
-                    part = -(-values.size // self._folders_count)
-                    begins = range(0, values.size, part)
-                    parts = [values[at : at + part] for at in begins]
-                    deque(self._folders.map(fold, [begin + at for at in begins], parts), maxlen=0)
-                begin += values.size
+    def _add(self, upload: VerifiedUpload, fold: Fold, scale_bits: int) -> None:
+        assert self._gathering is not None
+        self._gathering.add(upload, client=fold.client, weight=fold.weight, scale_bits=scale_bits)
+
+    def _release(self) -> None:
+        if self._gathering is not None:
+            self._gathering.release()
 
     def _commit(self, attempt: Attempt, term: int | None) -> RoundRecord:
         started = time.monotonic()
@@ -203,23 +192,19 @@ class Writer:
                 committed_at=self._wall_clock(),
                 commit_seconds=time.monotonic() - started,
                 fingerprint=self._fingerprint,
+                findings={} if self._gathering is None or attempt.round == 0 else self._gathering.findings(),
             )
 
-        with ExitStack() as opened:
-            tensors, data = self._next_model(attempt, opened)
-            return self._store.commit(attempt.round, tensors, data, record, term=term)
-
-    def _next_model(self, attempt: Attempt, opened: ExitStack) -> tuple[Manifest, Iterator[memoryview]]:
-        header, committed = self._store.header, self._store.manifest.committed
-        if header is None or committed is None:
+        header, spec = self._store.header, attempt.spec
+        if header is None:
             assert self._initial is not None
-            return self._initial.header.manifest, initial_data(self._initial.staged, self._initial.header)
-        assert self._accumulator is not None
-        base = opened.enter_context(self._store.open(committed))
-        data = mean_data(
-            self._accumulator, base, header, total_weight=attempt.weight, scale_bits=attempt.spec.scale_bits
-        )
-        return header.manifest, data
+            data = initial_data(self._initial.staged, self._initial.header)
+            return self._store.commit(attempt.round, self._initial.header.manifest, data, record, term=term)
+        base = None if spec.base is None else self._store.base(spec.base)
+        assert base is not None
+        assert self._gathering is not None
+        with self._gathering.next_model(attempt, base) as (data, state):
+            return self._store.commit(attempt.round, header.manifest, data, record, term=term, state=state)
 
 
 def _done(result: T) -> "asyncio.Future[T]":

@@ -26,6 +26,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
 from fedjob_operator.api.quantity import PERCENT_PATTERN, QUANTITY_PATTERN, parse_percent
+from fedjob_protocol.strategies import PARAMETERS, Parameter
 
 MAX_CLIENTS = 10_000
 """Most clients of one job, and so the longest list of client indices in a status."""
@@ -196,8 +197,33 @@ CountOrPercent = Annotated[int | str, _count_or_percent(1), _count_or_percent_sc
 """A count of at least 1, or "1%" to "100%"."""
 CountOrPercentOrZero = Annotated[int | str, _count_or_percent(0), _count_or_percent_schema(0)]
 """A count, or "1%" to "100%"."""
+
+
+def _parameter_schema(parameter: Parameter) -> dict[str, Any]:
+    lower = "exclusiveMinimum" if parameter.is_above_least else "minimum"
+    upper = "exclusiveMaximum" if parameter.is_below_most else "maximum"
+    return {
+        "type": "integer" if parameter.is_whole else "number",
+        "description": parameter.meaning,
+        lower: parameter.least,
+        upper: parameter.most,
+    }
+
+
 FreeForm = Annotated[
     Mapping[str, JsonValue],
     WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
 ]
 """Any JSON object; the API server keeps all of it."""
+StrategyParameters = Annotated[
+    Mapping[str, JsonValue],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "title": "StrategyParameters",
+            "properties": {name: _parameter_schema(parameter) for name, parameter in PARAMETERS.items()},
+            "x-kubernetes-preserve-unknown-fields": True,
+        }
+    ),
+]
+"""Any JSON object; where a name is one of `fedjob_protocol.strategies.PARAMETERS`, `api.rules` wants its range."""

@@ -15,6 +15,7 @@ from fedjob_operator.api.base import (
     Path,
     RoundNumber,
     SpecModel,
+    StrategyParameters,
     TensorPattern,
     Whole,
     Word,
@@ -165,11 +166,15 @@ class Strategy(SpecModel):
     """How the updates of a round become the next model. Immutable."""
 
     name: Word = "FedAvg"
-    """A built-in strategy. Default FedAvg, the weighted mean of the updates."""
+    """FedAvg, FedProx, FedAvgM, FedAdam, FedYogi, FedAdagrad (these begin with the weighted mean of the updates),
+    Median, TrimmedMean, Krum, MultiKrum (these bound what wrong updates can do), or one that a package in the
+    aggregator's image offers. Default FedAvg."""
     weighting: Weighting = Weighting.EXAMPLES
-    """How much an update counts: Examples (by its number of training examples) or Uniform. Default Examples."""
-    parameters: FreeForm = Field(default={})
-    """Parameters of the strategy. Default: the strategy's own."""
+    """How much an update counts in a mean: Examples (by its number of training examples) or Uniform. Median,
+    TrimmedMean, Krum and MultiKrum count each the same, whatever is said here. Default Examples."""
+    parameters: StrategyParameters = Field(default={})
+    """Parameters of the strategy, all of them numbers for the built-in ones; a strategy of your own may have others.
+    Default: the strategy's own."""
 
 
 class Objective(SpecModel):

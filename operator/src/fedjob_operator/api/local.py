@@ -7,10 +7,15 @@ from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
 from fedjob_operator.api.supported import unsupported
 from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_protocol.strategies import BUILT_IN_STRATEGIES
 
 
 def local_problems(
-    job: FederatedJob, *, known_models: Collection[str] | None = None, known_data: Collection[str] | None = None
+    job: FederatedJob,
+    *,
+    known_models: Collection[str] | None = None,
+    known_data: Collection[str] | None = None,
+    known_strategies: Collection[str] = BUILT_IN_STRATEGIES.keys(),
 ) -> list[Problem]:
     """Return what `fedjob run` cannot do, in the order of a manifest; empty if it can run the job.
 
@@ -18,10 +23,11 @@ def local_problems(
         job: A job whose spec is sound.
         known_models: Names of the built-in models; None checks no names. Groups with a trainer may use any name.
         known_data: Names of the built-in data sets, likewise.
+        known_strategies: Names of the strategies that are built in or installed.
     """
     spec = job.spec
     return [
-        *unsupported(spec, known_models=known_models, known_data=known_data),
+        *unsupported(spec, known_models=known_models, known_data=known_data, known_strategies=known_strategies),
         *_running(spec),
         *(problem for index, group in enumerate(spec.client_groups) for problem in _group(index, group)),
     ]

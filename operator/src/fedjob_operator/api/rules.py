@@ -13,8 +13,16 @@ from fedjob_operator.api.enums import Checkpoint, Device, PartitionScheme
 from fedjob_operator.api.learning import DataOverride, InitFrom, Partition
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.quantity import quantity_bytes
-from fedjob_operator.api.resolve import clients_per_round, group_capacity, num_clients, over_select
+from fedjob_operator.api.resolve import clients_per_round, group_capacity, min_reports, num_clients, over_select
 from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
+from fedjob_protocol.strategies import (
+    BUILT_IN_STRATEGIES,
+    COMPARING,
+    MOST_COMPARED,
+    least_compared,
+    name_problems,
+    range_problems,
+)
 
 Rule = Callable[[FederatedJobSpec], Iterator[Problem]]
 """Yields what a spec does against one rule."""
@@ -95,6 +103,33 @@ def _round_policy(spec: FederatedJobSpec) -> Iterator[Problem]:
         yield Problem(f"{_POLICY}.minReports", f"{reports} is more than clientsPerRound ({wanted})")
 
 
+def _strategy(spec: FederatedJobSpec) -> Iterator[Problem]:
+    name, parameters = spec.strategy.name, spec.strategy.parameters
+    problems = dict(range_problems(parameters))
+    if name in BUILT_IN_STRATEGIES:
+        problems = dict(name_problems(name, parameters)) | problems
+    for parameter, message in problems.items():
+        yield Problem(f"spec.strategy.parameters.{parameter}", message)
+    if name in COMPARING and _is_counted(spec):
+        yield from _comparing(spec, has_byzantine="byzantine" in parameters and "byzantine" not in problems)
+
+
+def _comparing(spec: FederatedJobSpec, *, has_byzantine: bool) -> Iterator[Problem]:
+    """Krum can tell wrong updates only where there are enough right ones, and compares each with each."""
+    name, parameters = spec.strategy.name, spec.strategy.parameters
+    wanted, reports = clients_per_round(spec), min_reports(spec)
+    if wanted > MOST_COMPARED:
+        yield Problem(f"{_POLICY}.clientsPerRound", f"{wanted} is more than {name} compares ({MOST_COMPARED})")
+    least = least_compared(parameters) if has_byzantine else 0
+    if min(wanted, reports) < least:
+        where, count = ("clientsPerRound", wanted) if wanted < least else ("minReports", reports)
+        yield Problem(
+            "spec.strategy.parameters.byzantine",
+            f"{parameters['byzantine']} needs at least {least} updates a round (2 * byzantine + 3), and {where} is "
+            f"{count}",
+        )
+
+
 def _clients(spec: FederatedJobSpec) -> Iterator[Problem]:
     if not _is_counted(spec):
         return
@@ -167,5 +202,15 @@ def _stop(spec: FederatedJobSpec) -> Iterator[Problem]:
         yield Problem("spec.stop.patienceRounds", "needs spec.objective: the metric that becomes better")
 
 
-RULES: Final[tuple[Rule, ...]] = (_model, _data, _round_policy, _clients, _groups, _storage, _evaluation, _stop)
+RULES: Final[tuple[Rule, ...]] = (
+    _model,
+    _data,
+    _strategy,
+    _round_policy,
+    _clients,
+    _groups,
+    _storage,
+    _evaluation,
+    _stop,
+)
 """All rules, in the order of a manifest."""

@@ -3,18 +3,23 @@
 The operator asks before it accepts a job, `fedjob run` before it starts one.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from fedjob_operator.api.enums import ClientPods, EvaluationMode
 from fedjob_operator.api.hyperparameters import not_built_in, training_problems
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
+from fedjob_protocol.strategies import BUILT_IN_STRATEGIES
 
-_STRATEGIES = frozenset({"FedAvg"})
 
 
 def unsupported(
-    spec: FederatedJobSpec, *, known_models: Collection[str] | None = None, known_data: Collection[str] | None = None
+    spec: FederatedJobSpec,
+    *,
+    known_models: Collection[str] | None = None,
+    known_data: Collection[str] | None = None,
+    known_strategies: Collection[str] | None = BUILT_IN_STRATEGIES.keys(),
 ) -> list[Problem]:
     """Return what no engine of this release can do, in the order of a manifest; empty if there is nothing.
 
@@ -22,20 +27,41 @@ def unsupported(
         spec: A sound spec.
         known_models: Names of the built-in models; None checks no names. Groups with a trainer may use any name.
         known_data: Names of the built-in data sets, likewise.
+        known_strategies: Names of the strategies that the aggregator has; None: it has an image of its own, so that
+            nobody knows before it is asked.
     """
     return [
         *_names(spec, known_models, known_data),
         *_learning(spec),
+        *_strategy(spec, known_strategies),
         *_running(spec),
         *(problem for index, group in enumerate(spec.client_groups) for problem in _group(index, group)),
     ]
 
 
 def unsupported_on_cluster(
-    spec: FederatedJobSpec, *, known_models: Collection[str] | None = None, known_data: Collection[str] | None = None
+    spec: FederatedJobSpec,
+    *,
+    known_models: Collection[str] | None = None,
+    known_data: Collection[str] | None = None,
 ) -> list[Problem]:
-    """Return what the operator of this release cannot do; arguments as of `unsupported`."""
-    return [*_cluster(spec), *unsupported(spec, known_models=known_models, known_data=known_data)]
+    """Return what the operator of this release cannot do; arguments as of `unsupported`.
+
+    Strategies of one's own come with an image of the aggregator that the manifest names.
+    """
+    strategies = None if image_in(spec.aggregator.template, "aggregator") else BUILT_IN_STRATEGIES.keys()
+    others = unsupported(spec, known_models=known_models, known_data=known_data, known_strategies=strategies)
+    return [*_cluster(spec), *others]
+
+
+def image_in(template: Mapping[str, Any] | None, container: str) -> str | None:
+    """The image that a template gives a container; ``None`` if none."""
+    pod = (template or {}).get("spec")
+    containers = pod.get("containers") if isinstance(pod, Mapping) else None
+    for item in containers if isinstance(containers, list) else ():
+        if isinstance(item, Mapping) and item.get("name") == container and isinstance(item.get("image"), str):
+            return str(item["image"])
+    return None
 
 
 def _cluster(spec: FederatedJobSpec) -> Iterator[Problem]:
@@ -69,11 +95,11 @@ def _names(spec: FederatedJobSpec, models: Collection[str] | None, data: Collect
 
 def _learning(spec: FederatedJobSpec) -> Iterator[Problem]:
     yield from training_problems(spec)
-    if spec.strategy.name not in _STRATEGIES:
-        yield not_built_in("spec.strategy.name", spec.strategy.name, _STRATEGIES)
-    elif spec.strategy.parameters:
-        names = ", ".join(sorted(spec.strategy.parameters))
-        yield Problem("spec.strategy.parameters", f"{spec.strategy.name} has none, {names} given; leave them out")
+
+
+def _strategy(spec: FederatedJobSpec, known: Collection[str] | None) -> Iterator[Problem]:
+    if known is not None and spec.strategy.name not in known:
+        yield not_built_in("spec.strategy.name", spec.strategy.name, known)
 
 
 def _running(spec: FederatedJobSpec) -> Iterator[Problem]:

@@ -147,6 +147,10 @@ def _open(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
             return failed(scene, status, Reason.FOREIGN_VOLUME, failure.message if failure else "")
         case Word.WRONG_BASE | Word.WRONG_ROUND:
             return failed(scene, status, Reason.CHECKPOINT_LOST, failure.message if failure else "")
+        case (
+            Word.BAD_REQUEST
+        ):  # such as a strategy that the aggregator's image does not have: it would be the same again
+            return failed(scene, status, Reason.INVALID_SPEC, failure.message if failure else "")
         case _:
             return Step(status=status, actions=(action,))
 

@@ -25,6 +25,7 @@ from fedjob_protocol.messages import (
     Weighting,
 )
 from fedjob_protocol.routes import failure_path, model_path, update_path
+from fedjob_protocol.strategies import BUILT_IN_STRATEGIES
 
 FEDPROX = "FedProx"
 """Name of the strategy whose parameter `mu` the clients need."""
@@ -60,12 +61,18 @@ def open_round(scene: Scene, current: CurrentRound, aggregator: PodView) -> Open
         clients_per_round=wanted,
         min_reports=1 if first else min(min_reports(job.spec), wanted),
         deadline_seconds=job.spec.round_policy.deadline_seconds,
-        weighting=Weighting(job.spec.strategy.weighting),
+        weighting=_weighting(job),
         strategy=Strategy(name=job.spec.strategy.name, parameters=dict(job.spec.strategy.parameters)),
         expects_evaluation=is_due(job.spec, current.number),
         max_model_bytes=job.spec.model.max_bytes,
     )
     return OpenRound(url=url, incarnation=aggregator.incarnation, round=current.number, spec=spec)
+
+
+def _weighting(job: FederatedJob) -> Weighting:
+    """Strategies that take no mean count each update the same."""
+    terms = BUILT_IN_STRATEGIES.get(job.spec.strategy.name)
+    return Weighting(job.spec.strategy.weighting) if terms is None or terms.takes_mean else Weighting.UNIFORM
 
 
 def training_config(job: FederatedJob, *, round_number: int, index: int) -> TrainingConfig:
