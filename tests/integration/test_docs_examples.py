@@ -19,10 +19,10 @@ TWO_CLIENTS = "spec.clientGroups[0].replicas=2"
 MNIST = Path(os.environ.get("FEDJOB_TEST_MNIST") or ROOT.parent / "shared" / "data" / "mnist")
 
 
-def run_briefly(manifest: Path, folder: Path, *overrides: str) -> dict:
-    """Run two rounds; return the final status."""
+def run_briefly(manifest: Path, folder: Path, *overrides: str, settings: dict[str, str] | None = None) -> dict:
+    """Run two rounds, with further settings in the environment; return the final status."""
     arguments = [part for override in (TWO_ROUNDS, *overrides) for part in ("--set", override)]
-    done = fedjob("run", manifest, "--dir", folder / "run", "-o", "json", *arguments, cwd=folder)
+    done = fedjob("run", manifest, "--dir", folder / "run", "-o", "json", *arguments, cwd=folder, **(settings or {}))
     assert done.returncode == 0, done.stderr
     status = json.loads(done.stdout.splitlines()[-1])["status"]
     assert (status["phase"], status["rounds"]["committed"]) == ("Complete", 2)
@@ -66,6 +66,25 @@ def test_the_example_with_files_of_ones_own_runs(tmp_path):
     shutil.copytree(EXAMPLES / "05-npz", folder, ignore=shutil.ignore_patterns("data"))
     subprocess.run([sys.executable, folder / "make_data.py"], check=True)
     assert accuracy(run_briefly(folder / "job.yaml", tmp_path)) > 0.85
+
+
+def test_the_package_with_strategies_of_ones_own_is_installed_and_runs(tmp_path):
+    package = tmp_path / "package"
+    shutil.copytree(EXAMPLES / "12-own-strategy", package)
+    build = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([sys.executable, *build, "--target", tmp_path / "site", package], check=True)
+    settings = {"PYTHONPATH": str(tmp_path / "site")}
+    status = run_briefly(package / "job.yaml", tmp_path, "spec.clientGroups[0].replicas=3", settings=settings)
+    assert accuracy(status) > 0.5
+    overrides = ["--set", "spec.strategy={name: Nesterov, parameters: {momentum: 0.3}}", "--set", TWO_ROUNDS]
+    remembering = fedjob("run", package / "job.yaml", "--dir", tmp_path / "n", *overrides, cwd=tmp_path, **settings)
+    assert remembering.returncode == 0, remembering.stderr
+    assert (tmp_path / "n/aggregator/checkpoints/round-000002.state.safetensors").is_file()
+    wrong = ["--set", "spec.strategy.parameters={step: 3}"]
+    failed = fedjob("run", package / "job.yaml", "--dir", tmp_path / "w", *wrong, cwd=tmp_path, **settings)
+    assert (failed.returncode, "step: is no parameter; it has steps" in failed.stdout) == (1, True), failed.stdout
+    elsewhere = fedjob("run", package / "job.yaml", "--dir", tmp_path / "e", cwd=tmp_path)
+    assert (elsewhere.returncode, '"GeometricMedian" is not built in' in elsewhere.stderr) == (2, True)
 
 
 def test_the_manifest_of_the_readme_runs_with_the_trainer_of_the_docs(tmp_path):

@@ -48,12 +48,14 @@ def write_manifest(folder: Path, document: Mapping[str, Any]) -> Path:
     return file
 
 
-def fedjob(*arguments: str | Path, cwd: Path, timeout: float = RUN_SECONDS) -> subprocess.CompletedProcess[str]:
+def fedjob(
+    *arguments: str | Path, cwd: Path, timeout: float = RUN_SECONDS, **settings: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; it is killed, with what it started, when it takes too long."""
     return subprocess.run(
         [FEDJOB, *map(str, arguments)],
         cwd=cwd,
-        env=environment(),
+        env=environment(**settings),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -20,6 +20,8 @@ from fedjob_protocol.messages import RoundRecord
 from fedjob_protocol.weights import LENGTH_BYTES, Header, header_end, parse_header
 
 BLOCK_BYTES = 1 << 20
+MAX_NAMED = 10
+"""Most clients of one verdict that a row names."""
 
 
 def load_job(folder: RunFolder) -> FederatedJob:
@@ -69,14 +71,15 @@ def show_rounds(path: Path, *, as_json: bool) -> None:
         return
     names = sorted({name for record in records for name in record.metrics or {}})
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("round", "clients", "examples", *names, "seconds", "refused", "failed", "digest"):
-        table.add_column(column, justify="left" if column in ("clients", "digest") else "right")
+    judged = ["judged"] if any(record.judgements for record in records) else []
+    for column in ("round", "clients", "examples", *names, "seconds", "refused", "failed", *judged, "digest"):
+        table.add_column(column, justify="left" if column in ("clients", "judged", "digest") else "right")
     for record in records:
-        table.add_row(*_row(record, names))
+        table.add_row(*_row(record, names, has_judged=bool(judged)))
     Console(width=max(120, Console().width)).print(table)
 
 
-def _row(record: RoundRecord, names: list[str]) -> list[str]:
+def _row(record: RoundRecord, names: list[str], *, has_judged: bool) -> list[str]:
     metrics = record.metrics or {}
     return [
         str(record.round),
@@ -86,8 +89,21 @@ def _row(record: RoundRecord, names: list[str]) -> list[str]:
         f"{record.duration_seconds:.3f}",
         str(len(record.refused)),
         str(len(record.failed)),
+        *([_judged(record)] if has_judged else []),
         record.digest.removeprefix("sha256:")[:12],
     ]
+
+
+def _judged(record: RoundRecord) -> str:
+    """Whose updates the strategy did not take as they came: by verdict, at most `MAX_NAMED` each."""
+    verdicts: dict[str, list[int]] = {}
+    for judgement in record.judgements:
+        verdicts.setdefault(judgement.verdict, []).append(judgement.client)
+    parts = []
+    for verdict, clients in sorted(verdicts.items()):
+        more = "" if len(clients) <= MAX_NAMED else f" and {len(clients) - MAX_NAMED} more"
+        parts.append(f"{verdict} {','.join(map(str, clients[:MAX_NAMED]))}{more}")
+    return "; ".join(parts) or "-"
 
 
 def _read_log(path: Path) -> list[RoundRecord]:

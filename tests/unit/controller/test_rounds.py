@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from fedjob_operator.api.v1alpha1 import ConditionType, Phase, RoundState
+from fedjob_operator.api.v1alpha1 import ConditionType, Phase, RoundState, dump
 from fedjob_operator.core.actions import OpenRound, ReadState, ReportFailure, StartTask, WatchRound
 from fedjob_operator.core.observed import PodRole
 from fedjob_operator.core.selection import init_seed, select, training_seed
 from fedjob_protocol.errors import Word
-from fedjob_protocol.messages import StorageProblem, Weighting
+from fedjob_protocol.messages import Judgement, StorageProblem, Weighting
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import RoundState as AggregatorRound
 from tests.support.builders import (
@@ -415,6 +415,39 @@ def test_what_was_committed_while_the_operator_was_away_is_adopted():
     row = status.recent_rounds[-1]
     assert (row.number, row.attempt, row.reported, row.failed, row.examples) == (1, 2, 2, 1, 30)
     assert (row.contributors, row.duration_seconds) == ((1, 3), 2.5)
+
+
+def test_whom_the_strategy_judged_is_in_the_status_with_the_evidence_the_first_ten_of_them():
+    judgements = [
+        Judgement(client=client, verdict="Rejected", evidence={"score": 3.14159, "limit": 0.5}) for client in range(12)
+    ]
+    done = record(1, *range(12)).model_copy(update={"judgements": judgements})
+    what = seen().aggregator(committed=1).ready(*range(12)).round(1, AggregatorRound.EVALUATED, record=done)
+    row = decided(a_job().clients(12).in_round(1, *range(12)), what).status.recent_rounds[-1]
+    assert (row.judged, len(row.judgements)) == (12, 10)
+    assert dump(row.judgements[1]) == {"client": 1, "verdict": "Rejected", "evidence": "score 3.142, limit 0.5"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "weighting"),
+    [
+        ({"name": "FedAdam"}, "Examples"),
+        ({"name": "FedAdam", "weighting": "Uniform"}, "Uniform"),
+        ({"name": "Median"}, "Uniform"),
+        ({"name": "Own"}, "Examples"),
+    ],
+)
+def test_a_strategy_that_takes_no_mean_counts_each_update_the_same(strategy, weighting):
+    job = a_job().having(strategy=strategy).in_round(1, 0, 1, 2)
+    spec = only(settled(job, EVERYBODY)[1], OpenRound).spec
+    assert (spec.strategy.name, spec.weighting) == (strategy["name"], weighting)
+
+
+def test_a_strategy_that_the_aggregator_does_not_have_fails_the_job_with_its_words():
+    job = a_job().having(strategy={"name": "Own"}).in_round(1, 0, 1, 2)
+    action = only(settled(job, EVERYBODY)[1], OpenRound)
+    status = decided(job, EVERYBODY.failing(action, Word.BAD_REQUEST)).status
+    assert (status.phase, status.reason) == ("Failed", "InvalidSpec")
 
 
 def test_a_round_that_the_state_says_is_committed_is_asked_for():

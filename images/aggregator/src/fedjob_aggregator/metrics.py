@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from fedjob_aggregator.recorder import Recorder
 from fedjob_protocol.errors import Word
-from fedjob_protocol.messages import RoundRecord
+from fedjob_protocol.messages import RoundRecord, Verdict
 from fedjob_protocol.metrics import program_registry
 
 PREFIX: Final = "fedjob_aggregator"
@@ -53,6 +53,13 @@ class MetricsRecorder(Recorder):
             registry=registry,
         )
         self._refused = {word: refused.labels(word=word.value) for word in Word}
+        judged = Counter(
+            f"{PREFIX}_updates_judged",
+            "Updates that the strategy did not take as they came, by its verdict.",
+            ["verdict"],
+            registry=registry,
+        )
+        self._judged = {verdict: judged.labels(verdict=verdict.value) for verdict in Verdict}
         self._bytes = Counter(
             f"{PREFIX}_received_bytes",
             "Bytes of uploads received, refused ones included.",
@@ -88,6 +95,8 @@ class MetricsRecorder(Recorder):
             self._rounds.inc()
             self._round_seconds.observe(record.duration_seconds)
             self._commit_seconds.observe(record.commit_seconds)
+        for judgement in record.judgements:
+            self._judged[Verdict(judgement.verdict)].inc()
 
     @override
     def commit_failed(self) -> None:

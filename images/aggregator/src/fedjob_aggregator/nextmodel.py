@@ -4,6 +4,7 @@ Runs in the writer's thread; memory is a few blocks whatever the size of the mod
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Final, Protocol
 
@@ -77,7 +78,9 @@ class MeanSource:
     def change(self, begin: int, count: int) -> Floats:
         """As `Source.change`."""
         slots = NO_STATE if self._slots is None else self._slots(begin, count)
-        return checked(self._strategy.change(self._mean.of(begin, count), slots), count, self._strategy)
+        with named(self._strategy):
+            change = self._strategy.change(self._mean.of(begin, count), slots)
+        return checked(change, count, self._strategy)
 
 
 class RobustSource:
@@ -95,7 +98,8 @@ class RobustSource:
         self.block_elements = updates.block_elements
         self._updates = updates
         self._strategy = strategy
-        selection = strategy.select(updates)
+        with named(strategy):
+            selection = strategy.select(updates)
         self._kept = sorted(set(selection.kept))
         self._findings = dict(selection.findings)
         everyone = range(len(updates.clients))
@@ -106,15 +110,34 @@ class RobustSource:
     def change(self, begin: int, count: int) -> Floats:
         """As `Source.change`."""
         values = self._updates.read(self._kept, begin, count)
-        change = checked(self._strategy.combine(values), count, self._strategy)
+        with named(self._strategy):
+            combined = self._strategy.combine(values)
+        change = checked(combined, count, self._strategy)
         self._squares += np.square(values - change).sum(axis=1)
         return change
 
     def findings(self) -> dict[int, Finding]:
         """What is to be said of updates, by client; complete once the change of all elements was asked for."""
-        remarks = self._strategy.review(np.sqrt(self._squares))
+        with named(self._strategy):
+            remarks = self._strategy.review(np.sqrt(self._squares))
         found = {self._kept[position]: finding for position, finding in remarks.items()} | self._findings
         return {self._updates.clients[position]: finding for position, finding in sorted(found.items())}
+
+
+@contextmanager
+def named(strategy: object) -> Iterator[None]:
+    """Give what somebody else's code raises the name of the strategy.
+
+    Raises:
+        StrategyError: It raised something that is not about files or memory.
+    """
+    try:
+        yield
+    except (OSError, MemoryError, FedJobError):
+        raise
+    except Exception as error:
+        name = type(strategy).__name__
+        raise StrategyError(f"strategy {name} raised {type(error).__name__}: {str(error)[:500]}") from error
 
 
 def checked(result: Any, count: int, strategy: object) -> Floats:
@@ -192,8 +215,9 @@ def state_data(
         for begin in range(0, spec.elements, BLOCK_ELEMENTS):
             count = min(BLOCK_ELEMENTS, spec.elements - begin)
             old = np.full(count, initial) if before is None else read_slot(*before, spec.name, begin, count)
-            new = checked(strategy.advance(spec.name, old, mean.of(begin, count)), count, strategy)
-            yield narrowed(spec, new).view(np.uint8).data
+            with named(strategy):
+                new = strategy.advance(spec.name, old, mean.of(begin, count))
+            yield narrowed(spec, checked(new, count, strategy)).view(np.uint8).data
 
 
 def read_slot(file: IO[bytes], header: Header, slot: str, begin: int, count: int) -> Floats:

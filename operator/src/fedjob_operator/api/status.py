@@ -34,6 +34,8 @@ MAX_RECENT_ROUNDS = 10
 """Rows of `status.recentRounds`; the aggregator's round log has all rounds."""
 MAX_CONTRIBUTORS = 1000
 """Most contributors named in one row of `status.recentRounds`, so that the object stays small."""
+MAX_JUDGEMENTS = 10
+"""Most judgements of the strategy in one row of `status.recentRounds`."""
 MAX_METRICS = 64
 """Most metrics of one round."""
 
@@ -79,6 +81,17 @@ class CurrentRound(StatusModel):
     """Verified reports so far."""
 
 
+class JudgedClient(StatusModel):
+    """A client whose update the strategy did not take as it came."""
+
+    client: Index
+    """Index of the client."""
+    verdict: Text
+    """Rejected (nothing of it is in the model), Clipped (it was scaled down) or Outlier (it is far from the others)."""
+    evidence: Text = ""
+    """The numbers that it was judged by, such as "score 3.21, limit 0.42"."""
+
+
 class RecentRound(StatusModel):
     """One committed round."""
 
@@ -93,11 +106,16 @@ class RecentRound(StatusModel):
     reported: NumClients = 0
     """Updates in the model."""
     contributors: tuple[Index, ...] = Field(default=(), max_length=MAX_CONTRIBUTORS)
-    """Indices of the clients whose updates are in the model, ascending; the first 1,000 of them."""
+    """Indices of the clients whose updates the model was made of, ascending; the first 1,000 of them. Those that the
+    strategy rejected are among them."""
     refused: NumClients = 0
     """Updates that were refused."""
     failed: NumClients = 0
     """Participants that failed."""
+    judged: NumClients = 0
+    """Updates that the strategy did not take as they came."""
+    judgements: tuple[JudgedClient, ...] = Field(default=(), max_length=MAX_JUDGEMENTS)
+    """The first 10 of them; all are in the aggregator's round log."""
     examples: Counter = 0
     """Training examples behind the updates."""
     committed_at: Time | None = None

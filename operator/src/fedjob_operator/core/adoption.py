@@ -1,9 +1,10 @@
 """Taking over what the aggregator committed: its record becomes part of the status."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from fedjob_operator.api.base import MAX_SAFE_INTEGER
-from fedjob_operator.api.status import MAX_CONTRIBUTORS, MAX_RECENT_ROUNDS
+from fedjob_operator.api.status import MAX_CONTRIBUTORS, MAX_JUDGEMENTS, MAX_RECENT_ROUNDS, JudgedClient
 from fedjob_operator.api.v1alpha1 import (
     BestModel,
     CommittedModel,
@@ -14,7 +15,10 @@ from fedjob_operator.api.v1alpha1 import (
 from fedjob_operator.core.scene import Scene
 from fedjob_operator.core.stopping import improves, restarts_patience, usable_metrics
 from fedjob_protocol.layout import checkpoint_name
-from fedjob_protocol.messages import RoundRecord
+from fedjob_protocol.messages import Judgement, RoundRecord
+
+MAX_NUMBERS: Final = 4
+"""Most numbers of a judgement that the status repeats."""
 
 
 def adopt(scene: Scene, record: RoundRecord) -> FederatedJobStatus:
@@ -49,9 +53,17 @@ def _row(record: RoundRecord, metrics: Mapping[str, float]) -> RecentRound:
         contributors=tuple(sorted(item.client for item in record.contributors))[:MAX_CONTRIBUTORS],
         refused=len(record.refused),
         failed=len(record.failed),
+        judged=len(record.judgements),
+        judgements=tuple(map(_judged, record.judgements[:MAX_JUDGEMENTS])),
         examples=min(record.examples, MAX_SAFE_INTEGER),
         committed_at=record.committed_at,
         duration_seconds=record.duration_seconds,
         metrics=tuple(Metric(name=name, value=value) for name, value in sorted(metrics.items())),
         evaluation_problem=record.evaluation_problem,
     )
+
+
+def _judged(judgement: Judgement) -> JudgedClient:
+    numbers = [f"{name[:40]} {value:.4g}" for name, value in judgement.evidence.items()]
+    evidence = ", ".join(numbers[:MAX_NUMBERS])
+    return JudgedClient(client=judgement.client, verdict=judgement.verdict[:40], evidence=evidence)
