@@ -68,6 +68,24 @@ def test_the_example_with_files_of_ones_own_runs(tmp_path):
     assert accuracy(run_briefly(folder / "job.yaml", tmp_path)) > 0.85
 
 
+def test_the_example_with_an_optimizer_on_the_aggregator_runs(tmp_path):
+    run_briefly(EXAMPLES / "10-server-optimizer.yaml", tmp_path, "spec.roundPolicy.clientsPerRound=2")
+    assert (tmp_path / "run/aggregator/checkpoints/round-000002.state.safetensors").is_file()
+
+
+def test_the_example_with_faulty_clients_names_them_with_the_evidence(tmp_path):
+    folder = tmp_path / "11-robust"
+    shutil.copytree(EXAMPLES / "11-robust", folder)
+    status = run_briefly(folder / "job.yaml", tmp_path)
+    assert accuracy(status) > 0.8
+    for row in status["recentRounds"][1:]:
+        named = {item["client"]: item for item in row["judgements"]}
+        assert (row["judged"], sorted(named)) == (2, [8, 9])
+        assert all(re.fullmatch(r"score [\d.e+-]+, limit [\d.e+-]+", item["evidence"]) for item in named.values())
+    shown = fedjob("rounds", tmp_path / "run", cwd=tmp_path)
+    assert "Rejected 8,9" in shown.stdout
+
+
 def test_the_package_with_strategies_of_ones_own_is_installed_and_runs(tmp_path):
     package = tmp_path / "package"
     shutil.copytree(EXAMPLES / "12-own-strategy", package)
