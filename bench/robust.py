@@ -3,8 +3,8 @@
     python bench/robust.py [--rounds 20] [--seeds 3] [--mnist DIR] [--json FILE]
 
 Real `fedjob run`s of examples/11-robust, on the digits that come with the programs, or on MNIST files. Beside each
-rule attacked: FedAvg attacked, and FedAvg and the rule without an attack, with the same seeds. Accuracy on the held-out data,
-mean of the last three rounds, in percent. It measures no time, so the machine need not be idle.
+rule attacked: FedAvg attacked, and FedAvg and the rule without an attack, with the same seeds. Accuracy on the
+held-out data, mean of the last three rounds, in percent. It measures no time, so the machine need not be idle.
 """
 
 import argparse

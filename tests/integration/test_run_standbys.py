@@ -89,6 +89,19 @@ def test_the_leader_is_replaced_and_nothing_is_lost(wipe, tmp_path, undisturbed)
     assert undisturbed[-1] in shown.stdout
 
 
+def test_a_standby_goes_on_with_what_the_strategy_remembers(tmp_path):
+    few = {"rounds": 4, "strategy": {"name": "FedAdam"}, "evaluation": {"modes": []}}
+    (tmp_path / "one").mkdir()
+    calm = fedjob("run", write_manifest(tmp_path / "one", a_job(1, **few)), "--dir", tmp_path / "calm", cwd=tmp_path)
+    assert calm.returncode == 0, calm.stdout + calm.stderr
+    with live_run(write_manifest(tmp_path, a_job(3, **few)), tmp_path / "run") as run:
+        run.wait_until(lambda: run.folder.committed() >= 2, "two rounds")
+        kill_leader(run, wipe=True)
+        assert run.finish() == 0, run.output
+    found = [record.digest for record in records(run.folder, leader_of(run.folder))]
+    assert found == Folder(tmp_path / "calm").digests()
+
+
 def test_a_run_that_was_killed_goes_on_with_the_most_advanced_aggregator(tmp_path, undisturbed):
     file, folder = write_manifest(tmp_path, a_job(3)), tmp_path / "run"
     with live_run(file, folder) as run:
