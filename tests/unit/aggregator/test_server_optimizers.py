@@ -9,7 +9,8 @@ import pytest
 import safetensors.numpy
 
 from fedjob_aggregator.aggregation.accumulator import BLOCK_ELEMENTS
-from fedjob_aggregator.checkpoints import CheckpointStore, FolderError
+from fedjob_aggregator.checkpoints import CheckpointStore
+from fedjob_aggregator.folder_manifest import FolderError
 from fedjob_aggregator.replica_store import open_replica
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.weights import decode, encode

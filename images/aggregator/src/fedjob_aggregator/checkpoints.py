@@ -10,19 +10,18 @@ Order of a commit: state, then checkpoint written, fsynced, renamed, folder fsyn
 record in the same way; only then old checkpoints go. A checkpoint counts once the manifest names it.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
 from fedjob_aggregator.disk import TEMPORARY_SUFFIX, Disk
+from fedjob_aggregator.folder_manifest import FolderError, FolderManifest, parse_manifest, with_checksum
 from fedjob_aggregator.roundlog import DamagedLogError, RoundLog
 from fedjob_protocol.digests import Sha256, sha256_of
-from fedjob_protocol.errors import FedJobError, Refusal, Word
+from fedjob_protocol.errors import Refusal, Word
 from fedjob_protocol.layout import (
     CHECKPOINT_FOLDER,
     PARENT_KEY,
@@ -36,29 +35,14 @@ from fedjob_protocol.layout import (
 from fedjob_protocol.messages import Base, CheckpointInfo, RoundRecord
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.weights import LENGTH_BYTES, Header, Manifest, header_bytes, parse_header
-from fedjob_protocol.wire import Message
 
 LOCK_SECONDS: Final = 10.0
 """How long a predecessor that is dying may hold the folder."""
 MANIFEST_FILE: Final = "manifest.json"
 LOCK_FILE: Final = ".lock"
-CHECKSUM_KEY: Final = "checksum"
 HASH_BLOCK_BYTES: Final = 1 << 20
 
 _log = logging.getLogger(__name__)
-
-
-class FolderError(FedJobError):
-    """The folder cannot be served: nothing in it was changed.
-
-    Args:
-        reason: For the job's status.
-        message: The thing, what was seen, what to do.
-    """
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class NewState(NamedTuple):
@@ -75,25 +59,6 @@ class StateInfo(NamedTuple):
     round: int
     digest: str
     bytes: int
-
-
-class FolderManifest(Message):
-    """Content of ``manifest.json``, which decides what counts."""
-
-    format: int = 1
-    job_uid: str | None = None
-    """Whose folder this is; ``None`` until the first round is opened."""
-    term: int = 0
-    """The highest seen."""
-    committed: CheckpointInfo | None = None
-    previous: CheckpointInfo | None = None
-    best: CheckpointInfo | None = None
-    pending: RoundRecord | None = None
-    """Record of the committed round; in the round log once it is complete."""
-    stamp: int = 0
-    """The term that the committed round is held under: that of its commit, or of a later leader that stood for it."""
-    log_ends: int | None = None
-    """Set while a standby's log is being replaced: lines after this round do not count."""
 
 
 class CheckpointStore:
@@ -291,7 +256,7 @@ class CheckpointStore:
             self.log.append(pending)
 
     def _write_manifest(self, manifest: FolderManifest) -> None:
-        self._disk.write_new(self._folder / MANIFEST_FILE, [_with_checksum(manifest)])
+        self._disk.write_new(self._folder / MANIFEST_FILE, [with_checksum(manifest)])
         self._disk.sync_folder(self._folder)
         self.manifest = manifest
 
@@ -304,7 +269,7 @@ class CheckpointStore:
                     Reason.CHECKPOINT_LOST, f"{found} is there, but {path} is not; restore it or use another folder"
                 )
             return FolderManifest(job_uid=job_uid)
-        manifest = _parse_manifest(path)
+        manifest = parse_manifest(path)
         if job_uid is not None and manifest.job_uid not in {None, job_uid}:
             raise FolderError(
                 Reason.FOREIGN_VOLUME,
@@ -415,28 +380,6 @@ def _hashed(head: bytes, data: Iterable[bytes | memoryview], digest: Sha256) -> 
     for block in data:
         digest.update(block)
         yield block
-
-
-def _parse_manifest(path: Path) -> FolderManifest:
-    try:
-        content = json.loads(path.read_bytes())
-        checksum = content.pop(CHECKSUM_KEY)
-        manifest = FolderManifest.model_validate(content)
-    except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
-        raise FolderError(Reason.CHECKPOINT_LOST, f"{path} cannot be read: {str(error)[:200]}; restore it") from error
-    if checksum != sha256_of(_canonical(content)):
-        raise FolderError(Reason.CHECKPOINT_LOST, f"{path} was changed or is damaged: its checksum differs; restore it")
-    return manifest
-
-
-def _with_checksum(manifest: FolderManifest) -> bytes:
-    """The manifest's file. Not indented: with many contributors that takes longer than the disk does."""
-    content = _canonical(manifest.model_dump(mode="json", by_alias=True))
-    return f'{{"{CHECKSUM_KEY}": "{sha256_of(content)}", '.encode() + content[1:] + b"\n"
-
-
-def _canonical(content: Mapping[str, object]) -> bytes:
-    return json.dumps(content, sort_keys=True).encode()
 
 
 def _digest(info: CheckpointInfo | None) -> str | None:

@@ -11,7 +11,7 @@ import click
 from pydantic import SecretStr
 
 from fedjob_aggregator.app import create_app, create_service
-from fedjob_aggregator.checkpoints import FolderError
+from fedjob_aggregator.folder_manifest import FolderError
 from fedjob_aggregator.recorder import SILENT, Recorder
 from fedjob_aggregator.server import AggregatorServer, server_config
 from fedjob_aggregator.settings import DEFAULT_IDLE_SECONDS, DEFAULT_MOST_UPLOADS, Settings
