@@ -11,8 +11,8 @@ import pytest
 
 from fedjob_aggregator import checkpoints
 from fedjob_aggregator.checkpoints import CheckpointStore
-from fedjob_aggregator.folder_manifest import FolderError
 from fedjob_aggregator.disk import Disk
+from fedjob_aggregator.folder_manifest import FolderError
 from fedjob_aggregator.roundlog import DamagedLogError, RoundLog
 from fedjob_protocol.messages import Contribution, RoundRecord
 from fedjob_protocol.reasons import Reason

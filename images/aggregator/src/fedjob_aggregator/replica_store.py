@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from fedjob_aggregator.checkpoints import LOCK_FILE, CheckpointStore, file_header
-from fedjob_aggregator.folder_manifest import FolderError
 from fedjob_aggregator.disk import Disk
+from fedjob_aggregator.folder_manifest import FolderError
 from fedjob_protocol.messages import CheckpointInfo, RoundRecord
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.replicas import Commit
