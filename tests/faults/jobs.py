@@ -22,7 +22,9 @@ LARGE_UPDATES: Final = job("large-updates", clients=2, rounds=2, bulk=150_000)
 """Updates of 600 kB, which arrive in pieces."""
 SERVER_ADAM: Final = job("server-adam", clients=3, rounds=3, strategy={"name": "FedAdam"})
 """The aggregator keeps an optimizer's state beside each checkpoint."""
+SPOOLED: Final = job("spooled", clients=5, rounds=2, strategy={"name": "MultiKrum", "parameters": {"byzantine": 1}})
+"""All updates wait on disk until their round closes."""
 
 JOBS: Final[dict[str, Job]] = {
-    each.name: each for each in (ALL_OF_THREE, THREE_OF_SIX, ALL_OF_TEN, LARGE_UPDATES, SERVER_ADAM)
+    each.name: each for each in (ALL_OF_THREE, THREE_OF_SIX, ALL_OF_TEN, LARGE_UPDATES, SERVER_ADAM, SPOOLED)
 }

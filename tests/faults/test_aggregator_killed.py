@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.jobs import ALL_OF_THREE, JOBS, LARGE_UPDATES, SERVER_ADAM, THREE_OF_SIX
+from tests.faults.jobs import ALL_OF_THREE, JOBS, LARGE_UPDATES, SERVER_ADAM, SPOOLED, THREE_OF_SIX
 from tests.support.faults.local import run
 from tests.support.faults.points import Fault
 
@@ -41,6 +41,11 @@ STEPS = {
         "fsync": (BEFORE_AND_AFTER, 25),
         "rename": (BEFORE_AND_AFTER, 12),
         "remove": (("before",), 8),
+    },
+    SPOOLED.name: {
+        "open": (BEFORE_AND_AFTER, 3),
+        "fold": (BEFORE_AND_AFTER, 10),
+        "commit": (BEFORE_AND_AFTER, 3),
     },
 }
 """By job and point: of which side of the call, and how many calls an undisturbed run has (of pieces, at least)."""

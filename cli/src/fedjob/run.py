@@ -96,7 +96,8 @@ def _load(file: Path, overrides: tuple[str, ...]) -> FederatedJob:
 
 def _problems_here(job: FederatedJob) -> list[Problem]:
     """What this machine cannot do; programs run in this environment, with the strategies that are installed in it."""
-    installed = (entry.name for entry in entry_points(group=ENTRY_POINTS))
+    is_built_in = job.spec.strategy.name in BUILT_IN_STRATEGIES
+    installed = [] if is_built_in else [entry.name for entry in entry_points(group=ENTRY_POINTS)]
     return local_problems(
         job,
         known_models=BUILT_IN_MODELS,

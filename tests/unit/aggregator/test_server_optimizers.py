@@ -174,6 +174,36 @@ def test_the_best_model_keeps_its_state(tmp_path):
     store.close()
 
 
+def test_a_round_that_starts_from_the_best_model_starts_from_its_state(tmp_path, monkeypatch):
+    """Whoever lets a round have another base than the newest model: what the strategy remembered then goes with it."""
+    given = STRATEGIES["FedAdam"]
+    monkeypatch.setattr("fedjob_aggregator.machine.check_base", lambda *_: None)
+
+    async def go():
+        async with running(tmp_path) as api:
+            await api.initialise(MODEL)
+            bases = [None]
+            for number in range(1, 5):
+                base = bases[1] if number == 4 else await api.base()
+                record = await do_round(
+                    api,
+                    number,
+                    {"name": "FedAdam", "parameters": given},
+                    updates=deltas(2 if number == 4 else number),
+                    expectsEvaluation=True,
+                    base=base,
+                )
+                bases.append({"round": number, "digest": record["digest"]})
+                body = {"jobUid": "job-uid", "term": 1, "digest": record["digest"], "best": number == 1}
+                await api.call("PUT", f"/v1/rounds/{number}/evaluation", json=body)
+            return decode(await api.get("/v1/models/4"))
+
+    model, metadata = asyncio.run(go())
+    for key, value in reference("FedAdam", given, MODEL, 2).items():
+        assert model[key] == pytest.approx(value, abs=1e-5)
+    assert metadata["fedjob.round"] == "4"
+
+
 def test_a_standby_copies_the_state_and_leads_on_from_it(tmp_path):
     strategy = {"name": "FedYogi", "parameters": STRATEGIES["FedYogi"]}
     calm, _ = train(tmp_path / "calm", strategy, 4)

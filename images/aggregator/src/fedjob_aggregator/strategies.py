@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, Final
@@ -54,8 +55,13 @@ class Strategies:
     """
 
     def __init__(self, offered: Iterable[EntryPoint] | None = None) -> None:
-        found = entry_points(group=ENTRY_POINTS) if offered is None else offered
-        self._offered = {entry.name: entry for entry in found if entry.name not in BUILT_IN_STRATEGIES}
+        self._given = offered
+
+    @cached_property
+    def _offered(self) -> dict[str, EntryPoint]:
+        """Looked for only when somebody names one: looking at all that is installed takes time."""
+        found = entry_points(group=ENTRY_POINTS) if self._given is None else self._given
+        return {entry.name: entry for entry in found if entry.name not in BUILT_IN_STRATEGIES}
 
     @property
     def names(self) -> list[str]:

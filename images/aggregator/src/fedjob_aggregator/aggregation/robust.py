@@ -42,8 +42,7 @@ class Median(RobustStrategy):
 
     @override
     def combine(self, values: Values) -> Floats:
-        middle: Floats = np.median(values.astype(np.float64), axis=0)
-        return middle
+        return _mean_without_ends(values, (values.shape[0] - 1) // 2)
 
     @override
     def review(self, distances: Floats) -> Mapping[int, Finding]:
@@ -74,11 +73,7 @@ class TrimmedMean(RobustStrategy):
 
     @override
     def combine(self, values: Values) -> Floats:
-        count = values.shape[0]
-        cut = self.trimmed(count)
-        ordered = np.sort(values.astype(np.float64), axis=0)
-        mean: Floats = ordered[cut : count - cut].mean(axis=0)
-        return mean
+        return _mean_without_ends(values, self.trimmed(values.shape[0]))
 
     @override
     def review(self, distances: Floats) -> Mapping[int, Finding]:
@@ -115,7 +110,7 @@ class Krum(RobustStrategy):
 
     @override
     def combine(self, values: Values) -> Floats:
-        mean: Floats = values.astype(np.float64).mean(axis=0)
+        mean: Floats = values.mean(axis=0, dtype=np.float64)
         return mean
 
 
@@ -132,6 +127,13 @@ class MultiKrum(Krum):
     def averaged(self, count: int) -> int:
         honest = count - self.byzantine
         return honest if self.most is None else min(self.most, honest)
+
+
+def _mean_without_ends(values: Values, cut: int) -> Floats:
+    """The mean of each column without its ``cut`` smallest and largest values; sorted as they are, which is faster."""
+    ordered = np.sort(values, axis=0)
+    mean: Floats = ordered[cut : values.shape[0] - cut].mean(axis=0, dtype=np.float64)
+    return mean
 
 
 def krum_scores(squared_distances: Floats, byzantine: int) -> Floats:
