@@ -67,7 +67,18 @@ ALLOWED = (
 )
 """Changes that are allowed."""
 
+OWN_STRATEGY = {"name": "Own", "parameters": {"mu": 0.5, "deep": {"er": [1, 2]}}}
 REFUSED = (
+    Change(
+        before={"strategy": OWN_STRATEGY},
+        after={"strategy": {**OWN_STRATEGY, "parameters": {"mu": 0.5, "deep": {"er": [1, 3]}}}},
+        refused="spec.strategy.parameters.deep.er[1]: cannot be changed (2 before, 3 now)",
+    ),
+    Change(
+        before={"strategy": OWN_STRATEGY},
+        after={"strategy": {"name": "Own", "parameters": {"mu": 0.5}}},
+        refused="spec.strategy.parameters.deep: cannot be changed (a mapping before, not given now)",
+    ),
     Change(after={"seed": 1}, refused="spec.seed: cannot be changed (0 before, 1 now)"),
     Change(after={"model": {"name": "cnn"}}, refused='spec.model.name: cannot be changed ("mlp" before, "cnn" now)'),
     Change(
