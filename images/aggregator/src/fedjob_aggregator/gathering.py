@@ -5,7 +5,7 @@ Used by the writer alone, one step at a time.
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -42,6 +42,8 @@ MOST_FOLDERS: Final = 4
 """So many of them use up the bandwidth of the memory."""
 
 Values = npt.NDArray[np.float32]
+Fold = Callable[[int, Values], None]
+"""Adds values to the sums from an index on."""
 NextModel = tuple[Iterator[memoryview], NewState | None]
 """Data of the next checkpoint, and what the strategy remembers."""
 
@@ -52,6 +54,24 @@ class VerifiedUpload:
 
     header: Header
     staged: Staged
+
+
+def pieces(upload: VerifiedUpload, begins: Mapping[str, int]) -> Iterator[tuple[int, Values]]:
+    """The values of an update, each piece with the index of its first element; it is valid until the next is taken.
+
+    Args:
+        upload: The update.
+        begins: As of `flat_begins`, of the model's tensors.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    for run in runs(upload.header, begins):
+        begin = run.begin
+        for block in upload.staged.blocks(run.file_begin, run.file_begin + 4 * run.elements):
+            values = np.frombuffer(block, dtype="<f4")
+            yield begin, values
+            begin += values.size
 
 
 class Gathering(Protocol):
@@ -124,22 +144,20 @@ class Folding:
         """As `Gathering.add`."""
         fold = partial(self._accumulator.fold, self._kernels.current, scale_bits=scale_bits, weight=weight)
         factor = self._clip(upload, client)
-        for run in runs(upload.header, self._begins):
-            begin = run.begin
-            for block in upload.staged.blocks(run.file_begin, run.file_begin + 4 * run.elements):
-                values = np.frombuffer(block, dtype="<f4")
-                if factor < 1.0:
-                    for at in range(0, values.size, PIECE_ELEMENTS):
-                        piece = values[at : at + PIECE_ELEMENTS].astype(np.float64) * factor
-                        fold(begin + at, piece.astype(np.float32))
-                elif values.size < PARALLEL_ELEMENTS:
-                    fold(begin, values)
-                else:  # integers, and each sum is one thread's: the result does not depend on how many there are
-                    part = -(-values.size // self._folders_count)
-                    begins = range(0, values.size, part)
-                    parts = [values[at : at + part] for at in begins]
-                    deque(self._folders.map(fold, [begin + at for at in begins], parts), maxlen=0)
-                begin += values.size
+        for begin, values in pieces(upload, self._begins):
+            if factor < 1.0:
+                _fold_scaled(fold, begin, values, factor)
+            elif values.size < PARALLEL_ELEMENTS:
+                fold(begin, values)
+            else:
+                self._fold_in_parallel(fold, begin, values)
+
+    def _fold_in_parallel(self, fold: Fold, begin: int, values: Values) -> None:
+        """Integers, and each sum is one thread's: the result does not depend on how many there are."""
+        part = -(-values.size // self._folders_count)
+        begins = range(0, values.size, part)
+        parts = [values[at : at + part] for at in begins]
+        deque(self._folders.map(fold, [begin + at for at in begins], parts), maxlen=0)
 
     def _clip(self, upload: VerifiedUpload, client: int) -> float:
         limit = None if self._strategy is None else self._strategy.clip_norm
@@ -187,6 +205,13 @@ class Folding:
         self._folders.shutdown(wait=False, cancel_futures=True)
 
 
+def _fold_scaled(fold: Fold, begin: int, values: Values, factor: float) -> None:
+    """Fold values that are scaled and rounded to float32 first, a piece at a time."""
+    for at in range(0, values.size, PIECE_ELEMENTS):
+        scaled = values[at : at + PIECE_ELEMENTS].astype(np.float64) * factor
+        fold(begin + at, scaled.astype(np.float32))
+
+
 class _NewSlots:
     """Reads what the strategy is going to remember, once it is written."""
 
@@ -231,15 +256,7 @@ class Spooling:
     def add(self, upload: VerifiedUpload, *, client: int, weight: int, scale_bits: int) -> None:  # noqa: ARG002 - each update counts the same
         """As `Gathering.add`."""
         assert self._spool is not None
-        self._spool.add(client, self._pieces(upload))
-
-    def _pieces(self, upload: VerifiedUpload) -> Iterator[tuple[int, Values]]:
-        for run in runs(upload.header, self._begins):
-            begin = run.begin
-            for block in upload.staged.blocks(run.file_begin, run.file_begin + 4 * run.elements):
-                values = np.frombuffer(block, dtype="<f4")
-                yield begin, values
-                begin += values.size
+        self._spool.add(client, pieces(upload, self._begins))
 
     @contextmanager
     def next_model(self, attempt: Attempt, base: CheckpointInfo) -> Iterator[NextModel]:
