@@ -1,5 +1,6 @@
 """The examples, and the code in the READMEs, run."""
 
+import hashlib
 import json
 import os
 import re
@@ -70,7 +71,9 @@ def test_the_example_with_files_of_ones_own_runs(tmp_path):
 
 def test_the_example_with_an_optimizer_on_the_aggregator_runs(tmp_path):
     run_briefly(EXAMPLES / "10-server-optimizer.yaml", tmp_path, "spec.roundPolicy.clientsPerRound=2")
-    assert (tmp_path / "run/aggregator/checkpoints/round-000002.state.safetensors").is_file()
+    state = tmp_path / "run/aggregator/checkpoints/round-000002.state.safetensors"
+    shown = fedjob("model", "show", tmp_path / "run", cwd=tmp_path).stdout
+    assert f"state: sha256:{hashlib.sha256(state.read_bytes()).hexdigest()}" in shown
 
 
 def test_the_example_with_faulty_clients_names_them_with_the_evidence(tmp_path):

@@ -15,7 +15,7 @@ from fedjob.progress import say
 from fedjob_operator.adapters.local import JobFile, leader_folder
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_protocol.errors import Refusal
-from fedjob_protocol.layout import PARENT_KEY, ROUND_LOG_NAME
+from fedjob_protocol.layout import PARENT_KEY, ROUND_LOG_NAME, STATE_KEY, state_name
 from fedjob_protocol.messages import RoundRecord
 from fedjob_protocol.weights import LENGTH_BYTES, Header, header_end, parse_header
 
@@ -153,6 +153,10 @@ def show_model(path: Path, *, as_json: bool) -> None:
     say(f"round: {model.round}")
     say(f"digest: {digest} (computed from the file)")
     say(f"parent: {header.metadata.get(PARENT_KEY, '-')}")
+    if STATE_KEY in header.metadata:
+        say(
+            f"state: {header.metadata[STATE_KEY]} (what the strategy remembers, in {Path(state_name(model.round)).name})"
+        )
     for tensor in header.manifest.tensors:
         say(f"  {tensor.name}  {tensor.dtype}  {'x'.join(map(str, tensor.shape)) or 'scalar'}")
 

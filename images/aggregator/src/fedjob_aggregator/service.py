@@ -44,7 +44,7 @@ from fedjob_aggregator.replacements import Replacements
 from fedjob_aggregator.uploads import Incoming, RequestBody, UploadDesk, UploadRequest
 from fedjob_aggregator.views import restored
 from fedjob_aggregator.writer import Writer
-from fedjob_protocol.errors import Refusal, Word
+from fedjob_protocol.errors import FedJobError, Refusal, Word
 from fedjob_protocol.messages import (
     Evaluation,
     FailureReport,
@@ -369,7 +369,8 @@ class Service(Reading):
             record = await self._writer.commit(attempt, term=self._leads_in())
         except Exception as error:  # noqa: BLE001 - whatever it is: the sums are there, and the view has to say why
             _log.exception("round %d cannot be committed", attempt.round)
-            message = f"cannot write the checkpoint of round {attempt.round}: {error}"
+            is_ours = isinstance(error, FedJobError)  # it says what is wrong, and it is not the storage
+            message = str(error) if is_ours else f"cannot write the checkpoint of round {attempt.round}: {error}"
             self._recorder.commit_failed()
             self._apply(CommitFailed(round=attempt.round, attempt=attempt.spec.attempt, message=message))
             return

@@ -104,7 +104,7 @@ class RecentRound(StatusModel):
     redraw: Counter = 0
     """The choice of participants that was committed."""
     reported: NumClients = 0
-    """Updates in the model."""
+    """Updates that the model was made of."""
     contributors: tuple[Index, ...] = Field(default=(), max_length=MAX_CONTRIBUTORS)
     """Indices of the clients whose updates the model was made of, ascending; the first 1,000 of them. Those that the
     strategy rejected are among them."""
