@@ -154,9 +154,7 @@ def show_model(path: Path, *, as_json: bool) -> None:
     say(f"digest: {digest} (computed from the file)")
     say(f"parent: {header.metadata.get(PARENT_KEY, '-')}")
     if STATE_KEY in header.metadata:
-        say(
-            f"state: {header.metadata[STATE_KEY]} (what the strategy remembers, in {Path(state_name(model.round)).name})"
-        )
+        say(f"state: {header.metadata[STATE_KEY]} (what the strategy remembers: {Path(state_name(model.round)).name})")
     for tensor in header.manifest.tensors:
         say(f"  {tensor.name}  {tensor.dtype}  {'x'.join(map(str, tensor.shape)) or 'scalar'}")
 
