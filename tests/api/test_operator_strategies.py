@@ -9,6 +9,22 @@ from fedjob_protocol.strategies import ENTRY_POINTS
 from tests.support.cluster.jobs import a_steered_job
 from tests.support.repository import ROOT
 
+BROKEN = """
+from fedjob_aggregator.strategy import RobustStrategy, all_of
+
+class Broken(RobustStrategy):
+    least_updates = 1
+
+    def __init__(self, parameters):
+        pass
+
+    def select(self, updates):
+        return all_of(updates)
+
+    def combine(self, values):
+        raise LookupError("no such thing")
+"""
+
 
 @pytest.fixture
 def site(tmp_path):
@@ -17,7 +33,9 @@ def site(tmp_path):
     information = tmp_path / "site/own_strategy-1.0.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: own-strategy\nVersion: 1.0.0\n")
-    (information / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\nNesterov = own_strategy:nesterov\n")
+    (tmp_path / "site/broken.py").write_text(BROKEN)
+    lines = f"[{ENTRY_POINTS}]\nNesterov = own_strategy:nesterov\nBroken = broken:Broken\n"
+    (information / "entry_points.txt").write_text(lines)
     return tmp_path / "site"
 
 
@@ -64,6 +82,18 @@ def test_a_strategy_that_the_image_lacks_fails_the_job_with_the_aggregators_word
     status = cluster.status(home, "j")
     assert status["reason"] == "InvalidSpec"
     assert "strategy 'Nesterov' is not known here" in status["message"]
+
+
+def test_a_strategy_that_raises_fails_the_job_with_its_words(cluster, home, folder, site):
+    aggregator = image({"name": "PYTHONPATH", "value": str(site)})
+    policy = {"maxAttempts": 1}
+    job = a_steered_job("j", folder, strategy={"name": "Broken"}, aggregator=aggregator, roundPolicy=policy)
+    cluster.submit(home, job)
+    cluster.until_phase(home, "j", "Failed")
+    status = cluster.status(home, "j")
+    assert status["reason"] == "StrategyFailed"
+    assert "strategy Broken raised LookupError: no such thing" in status["message"]
+    assert status["rounds"]["committed"] == 0
 
 
 def test_an_unknown_strategy_without_an_image_of_ones_own_is_refused_by_name(cluster, home, folder):

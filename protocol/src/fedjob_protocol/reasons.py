@@ -54,6 +54,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     NON_FINITE_UPDATE = "NonFiniteUpdate"
     UPDATE_REFUSED = "UpdateRefused"
+    STRATEGY_FAILED = "StrategyFailed"
     TRANSFER_FAILED = "TransferFailed"
     NON_FINITE_METRIC = "NonFiniteMetric"
     # Failures of the job
@@ -131,6 +132,7 @@ DESCRIPTIONS: Final = MappingProxyType(
         Reason.DEADLINE_EXCEEDED: "A round's deadline passed below `minReports`.",
         Reason.NON_FINITE_UPDATE: "A client's update has NaN or infinite values.",
         Reason.UPDATE_REFUSED: "A client's update was refused; its machine word is in the message.",
+        Reason.STRATEGY_FAILED: "The strategy raised an exception, or made values that are no finite numbers.",
         Reason.TRANSFER_FAILED: "A client could not fetch the model or deliver its update before the deadline.",
         Reason.NON_FINITE_METRIC: "A metric is not a finite number and was left out.",
         Reason.INVALID_SPEC: "The manifest contradicts itself.",

@@ -40,6 +40,8 @@ class RoundEvent(StrEnum):
     CANCEL = "Cancel"
     COMMIT_FAILED = "CommitFailed"
     """Storage refused the checkpoint; it is tried again."""
+    CANNOT_COMMIT = "CannotCommit"
+    """The strategy made no model of the updates, and would make none of them again; nothing counts that was written."""
     COMMITTED = "Committed"
     EVALUATED = "Evaluated"
     """Metrics were posted, or none are expected, or evaluation was given up."""
@@ -56,6 +58,7 @@ TRANSITIONS: Final = MappingProxyType(
         # A higher attempt replaces an open one, with the same participants.
         (RoundState.OPEN, RoundEvent.REOPEN): RoundState.OPEN,
         (RoundState.COMMITTING, RoundEvent.COMMIT_FAILED): RoundState.COMMITTING,
+        (RoundState.COMMITTING, RoundEvent.CANNOT_COMMIT): RoundState.ABANDONED,
         (RoundState.COMMITTING, RoundEvent.COMMITTED): RoundState.COMMITTED,
         (RoundState.COMMITTED, RoundEvent.EVALUATED): RoundState.EVALUATED,
         # Evaluation is posted idempotently.
@@ -68,6 +71,8 @@ TRANSITIONS: Final = MappingProxyType(
 
 DURABLE: Final = frozenset({RoundState.COMMITTED, RoundState.EVALUATED})
 """States whose model survives any crash."""
+GIVEN_UP: Final = frozenset({RoundState.ABANDONED, RoundState.CANCELLED})
+"""States of an attempt of which nothing is left."""
 
 
 def advance(state: RoundState, event: RoundEvent) -> RoundState:

@@ -410,6 +410,20 @@ def test_a_commit_that_storage_refuses_is_tried_again_ever_more_rarely():
     assert driver.state.committed == 1
 
 
+def test_a_strategy_that_fails_ends_the_attempt_and_its_participants_have_failed_by_it():
+    driver = opened(clients=2)
+    driver.report(0)
+    driver.report(1)
+    assert driver.apply(CommitFailed(round=1, attempt=1, message="it raised", is_definitive=True)) == []
+    assert driver.current.state is RoundState.ABANDONED
+    assert {client: (item.reason, item.message) for client, item in driver.current.failed.items()} == {
+        0: ("StrategyFailed", "it raised"),
+        1: ("StrategyFailed", "it raised"),
+    }
+    driver.open(attempt=2, clients=2)
+    assert driver.current.state is RoundState.OPEN
+
+
 def test_a_commit_moves_on_by_one_round():
     driver = opened(clients=1)
     driver.report(0)

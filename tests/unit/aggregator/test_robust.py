@@ -395,11 +395,12 @@ def test_a_strategy_that_breaks_its_contract_harms_no_model_and_is_named(how, to
             await api.open(1, strategy={"name": "Broken", "parameters": {"how": how}}, clients=2, minReports=2)
             for client in range(2):
                 await api.upload(1, client, encode(deltas()[client]))
-            for _ in range(100):
-                view = await api.get("/v1/rounds/1?wait=0.1")
-                if view["storage"] is not None:
-                    break
-            assert told in view["storage"]["message"]
+            view = await api.wait(1)
+            assert view["state"] == "Abandoned"
+            assert [item["reason"] for item in view["failed"]] == ["StrategyFailed"] * 2
+            assert told in view["failed"][0]["message"]
+            assert unlinked_files(tmp_path) == []
+            assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["round-000000.safetensors"]
             return (await api.get("/v1/state"))["committed"]["round"]
 
     assert asyncio.run(go()) == 0

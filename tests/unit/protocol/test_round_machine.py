@@ -58,6 +58,10 @@ def test_every_state_and_event_has_a_place_in_the_table():
     assert {event for _, event in TRANSITIONS} == set(RoundEvent)
 
 
+def test_a_round_that_is_being_committed_ends_without_a_commit_only_if_no_model_can_be_made():
+    assert advance(RoundState.COMMITTING, RoundEvent.CANNOT_COMMIT) is RoundState.ABANDONED
+
+
 def test_a_round_that_is_being_committed_cannot_be_given_up():
     """Whether it is durable is not known then."""
     for event in (RoundEvent.CANCEL, RoundEvent.GIVE_UP, RoundEvent.REOPEN):

@@ -207,11 +207,13 @@ class DeadlinePassed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitFailed:
-    """The storage refused the checkpoint."""
+    """The storage refused the checkpoint, or the strategy failed."""
 
     round: int
     attempt: int
     message: str
+    is_definitive: bool = False
+    """Whether it is the strategy: it would fail again with the same updates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

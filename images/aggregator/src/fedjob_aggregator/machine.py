@@ -272,7 +272,7 @@ def _fact(state: State, event: Folded | SumsLost | UploadRefused | DeadlinePasse
     if current is None or (current.round, current.spec.attempt) != (event.round, attempt):
         return Step(state=state)
     if isinstance(event, CommitFailed):
-        return _commit_failed(state, current, event.message)
+        return _commit_failed(state, current, event)
     if current.state is not RoundState.OPEN:
         return Step(state=state)
     match event:
@@ -369,12 +369,16 @@ def _abandon(state: State, current: Attempt) -> Step:
     return Step(state=replace(state, current=current), commands=(StopUploads(detail="the attempt is abandoned"),))
 
 
-def _commit_failed(state: State, current: Attempt, message: str) -> Step:
+def _commit_failed(state: State, current: Attempt, event: CommitFailed) -> Step:
+    if event.is_definitive:  # the strategy failed with these updates: another choice may do better
+        current = _all_failed(current, current.folded, Reason.STRATEGY_FAILED, event.message[:1024])
+        current = replace(current, state=advance(current.state, RoundEvent.CANNOT_COMMIT))
+        return Step(state=replace(state, current=current))
     failures = 1 if current.storage is None else current.storage.failures + 1
     current = replace(
         current,
         state=advance(current.state, RoundEvent.COMMIT_FAILED),
-        storage=StorageProblem(message=message, failures=failures),
+        storage=StorageProblem(message=event.message, failures=failures),
     )
     wait = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 10))
     return Step(state=replace(state, current=current), commands=(Commit(attempt=current, after_seconds=wait),))

@@ -21,12 +21,16 @@ from fedjob_protocol.weights import DType, Header, Manifest, TensorSpec
 NO_STATE: Final[Mapping[str, Floats]] = {}
 
 
-class NonFiniteMeanError(FedJobError):
-    """A value of the next model is infinite or NaN in the model's type; the model cannot be committed."""
+class UnusableModelError(FedJobError):
+    """The strategy made no model of these updates, and would make none of them again."""
 
 
-class StrategyError(FedJobError):
-    """A strategy broke its contract; the round cannot be committed."""
+class NonFiniteMeanError(UnusableModelError):
+    """A value of the next model is infinite or NaN in the model's type."""
+
+
+class StrategyError(UnusableModelError):
+    """A strategy raised an exception or broke its contract."""
 
 
 class Source(Protocol):

@@ -38,13 +38,14 @@ from fedjob_aggregator.events import (
 )
 from fedjob_aggregator.gathering import VerifiedUpload
 from fedjob_aggregator.machine import step
+from fedjob_aggregator.nextmodel import UnusableModelError
 from fedjob_aggregator.reading import Reading
 from fedjob_aggregator.recorder import SILENT, Recorder
 from fedjob_aggregator.replacements import Replacements
 from fedjob_aggregator.uploads import Incoming, RequestBody, UploadDesk, UploadRequest
 from fedjob_aggregator.views import restored
 from fedjob_aggregator.writer import Writer
-from fedjob_protocol.errors import FedJobError, Refusal, Word
+from fedjob_protocol.errors import Refusal, Word
 from fedjob_protocol.messages import (
     Evaluation,
     FailureReport,
@@ -53,10 +54,9 @@ from fedjob_protocol.messages import (
     RoundSpec,
     RoundView,
 )
-from fedjob_protocol.round import RoundState
+from fedjob_protocol.round import GIVEN_UP
 
 MAX_DETAIL_CHARACTERS: Final = 1024
-_GIVEN_UP: Final = frozenset({RoundState.ABANDONED, RoundState.CANCELLED})
 
 _log = logging.getLogger(__name__)
 
@@ -284,7 +284,7 @@ class Service(Reading):
         futures = [future for command in following.commands if (future := self._perform(command)) is not None]
         if before.current is not self._state.current or before.last is not self._state.last:
             self._wake()
-            if self._state.current is not None and self._state.current.state in _GIVEN_UP:
+            if self._state.current is not None and self._state.current.state in GIVEN_UP:
                 self._writer.release()
         return futures
 
@@ -369,10 +369,11 @@ class Service(Reading):
             record = await self._writer.commit(attempt, term=self._leads_in())
         except Exception as error:  # noqa: BLE001 - whatever it is: the sums are there, and the view has to say why
             _log.exception("round %d cannot be committed", attempt.round)
-            is_ours = isinstance(error, FedJobError)  # it says what is wrong, and it is not the storage
-            message = str(error) if is_ours else f"cannot write the checkpoint of round {attempt.round}: {error}"
+            definitive = isinstance(error, UnusableModelError)
+            message = str(error) if definitive else f"cannot write the checkpoint of round {attempt.round}: {error}"
             self._recorder.commit_failed()
-            self._apply(CommitFailed(round=attempt.round, attempt=attempt.spec.attempt, message=message))
+            key = {"round": attempt.round, "attempt": attempt.spec.attempt}
+            self._apply(CommitFailed(**key, message=message, is_definitive=definitive))
             return
         await self._acknowledged(record)
         if attempt.round > 0:

@@ -18,6 +18,7 @@ DEFINITIVE = frozenset(
         Reason.DATA_ERROR,
         Reason.NON_FINITE_UPDATE,
         Reason.UPDATE_REFUSED,
+        Reason.STRATEGY_FAILED,
         Reason.INIT_FAILED,
         Reason.INVALID_SPEC,
         Reason.PROTOCOL_MISMATCH,
