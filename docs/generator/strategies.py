@@ -8,14 +8,14 @@ from generator.markdown import code, page, table
 RULES: Final = {
     "FedAvg": "The weighted mean of the updates is added to the model. McMahan et al., AISTATS 2017, Algorithm 1.",
     "FedProx": "The same; clients are held near the model they began with. Li et al., MLSys 2020, Algorithm 2.",
-    "FedAvgM": "Momentum on the aggregator. Hsu et al., 2019, section 4.3.",
+    "FedAvgM": "Momentum on the aggregator. Hsu et al., 2019.",
     "FedAdam": "Adam on the aggregator. Reddi et al., ICLR 2021, Algorithm 2.",
     "FedYogi": "Yogi on the aggregator. Reddi et al., ICLR 2021, Algorithm 2.",
     "FedAdagrad": "Adagrad on the aggregator. Reddi et al., ICLR 2021, Algorithm 2.",
     "Median": "The median of each element. Yin et al., ICML 2018, Definition 1.",
     "TrimmedMean": "The mean of each element without its extreme values. Yin et al., ICML 2018, Definition 2.",
-    "Krum": "The one update that is nearest to the others. Blanchard et al., NeurIPS 2017, section 4.",
-    "MultiKrum": "The mean of the updates that are nearest to the others. Blanchard et al., NeurIPS 2017, section 5.",
+    "Krum": "The one update that is nearest to the others. Blanchard et al., NeurIPS 2017.",
+    "MultiKrum": "The mean of the updates that are nearest to the others. Blanchard et al., NeurIPS 2017.",
 }
 """By strategy: what it does, and where it is from."""
 

@@ -169,7 +169,8 @@ def name_problems(strategy: str, parameters: Mapping[str, object]) -> Iterator[t
 def least_compared(parameters: Mapping[str, object]) -> int:
     """Fewest updates among which Krum can tell the wrong ones.
 
-    n >= 2f + 3: Blanchard et al., "Machine Learning with Adversaries", NeurIPS 2017, Proposition 4.2 (2f + 2 < n).
+    n >= 2f + 3: Blanchard et al., "Machine Learning with Adversaries", NeurIPS 2017: it is (alpha, f)-Byzantine
+    resilient where 2f + 2 < n.
 
     Args:
         parameters: In range.

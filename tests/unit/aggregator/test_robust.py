@@ -51,7 +51,7 @@ def flat(update):
 
 
 def reference(name, given, updates):
-    """What is added to the model: Yin et al. 2018, Definitions 1 and 2; Blanchard et al. 2017, sections 4 and 5."""
+    """What is added to the model: Yin et al. 2018, Definitions 1 and 2; Blanchard et al. 2017."""
     rows = np.array([flat(update) for update in updates])
     n = len(rows)
     if name == "Median":

@@ -43,7 +43,7 @@ def deltas(round_number, model=MODEL):
 
 
 def reference(name, given, model, rounds):
-    """The final model by the papers: Reddi et al. 2021, Algorithm 2; Hsu et al. 2019, section 4.3."""
+    """The final model by the papers: Reddi et al. 2021, Algorithm 2; Hsu et al. 2019, FedAvgM."""
     x = {key: np.asarray(value, np.float64) for key, value in model.items()}
     m = {key: np.zeros_like(value) for key, value in x.items()}
     v = {key: np.full_like(value, given.get("tau", 0) ** 2) for key, value in x.items()}

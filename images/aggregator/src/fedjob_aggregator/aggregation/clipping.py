@@ -1,6 +1,6 @@
 """Norm clipping: how much one update can do is bounded, whatever it holds.
 
-Sun et al., "Can You Really Backdoor Federated Learning?", 2019, section 4, "Norm thresholding of updates":
+Sun et al., "Can You Really Backdoor Federated Learning?", 2019, "norm thresholding of updates":
 delta / max(1, ||delta||_2 / M). The norm is that of the whole update.
 """
 

@@ -84,7 +84,8 @@ class TrimmedMean(RobustStrategy):
 class Krum(RobustStrategy):
     """The one update that is nearest to the others.
 
-    Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017, section 4.
+    Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017, the
+    definition of Krum.
     Its score is the sum of its squared distances to its n - f - 2 nearest others; n >= 2f + 3, with f = `byzantine`.
     """
 
@@ -116,7 +117,7 @@ class Krum(RobustStrategy):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiKrum(Krum):
-    """The mean of the m updates with the best scores: Blanchard et al. 2017, section 5, "Multi-Krum".
+    """The mean of the m updates with the best scores: Blanchard et al. 2017, "Multi-Krum".
 
     m = `most`, or n - f where it is not given; never more than n - f.
     """

@@ -51,7 +51,7 @@ class FedAvgM(MeanStrategy):
     """Momentum on the aggregator: v_t = beta v_{t-1} + Delta_t, x_{t+1} = x_t + eta v_t, v_{-1} = 0.
 
     Hsu et al., "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification", 2019,
-    section 4.3: v <- beta v + Delta w, w <- w - v, there with the sign of a gradient. Here eta is
+    the update of FedAvgM: v <- beta v + Delta w, w <- w - v, there with the sign of a gradient. Here eta is
     `server_learning_rate`, beta `momentum`.
     """
 
