@@ -14,7 +14,7 @@ from fedjob_aggregator.events import (
     SumsLost,
 )
 from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.messages import Base, Participant, Strategy, Weighting
+from fedjob_protocol.messages import Base, Participant, Weighting
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import RoundState
 from tests.unit.aggregator.builders import (

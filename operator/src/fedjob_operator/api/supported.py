@@ -13,7 +13,6 @@ from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
 from fedjob_protocol.strategies import BUILT_IN_STRATEGIES
 
 
-
 def unsupported(
     spec: FederatedJobSpec,
     *,
