@@ -95,7 +95,8 @@ verify: generate ## Fail if a generated file is not up to date
 dist: ## Render the chart to dist/install.yaml (needs helm)
 	@{ echo '# Made from the chart by `make dist`: change the chart, not this file.'; \
 	  helm template fedjob charts/fedjob --namespace fedjob-system --kube-version 1.35.0 --no-hooks \
-	    --set createNamespace=true; } > dist/install.yaml
+	    --set createNamespace=true; } > dist/install.yaml.new || { rm dist/install.yaml.new; exit 1; }
+	@mv dist/install.yaml.new dist/install.yaml
 
 requirements: ## Compile requirements/*.txt again (needs uv; ARGS=--upgrade moves versions)
 	requirements/compile $(ARGS)

@@ -132,7 +132,8 @@ class Optimizer(SpecModel):
     name: Word = "SGD"
     """A built-in optimizer (SGD, Adam), or one that your trainer knows. Default SGD."""
     parameters: FreeForm = Field(default={})
-    """Of SGD: momentum (0), weightDecay (0). Of Adam: beta1 (0.9), beta2 (0.999), epsilon (1e-8), weightDecay (0)."""
+    """Of SGD: momentum, weightDecay. Of Adam: beta1, beta2, epsilon, weightDecay. Default momentum 0, beta1 0.9,
+    beta2 0.999, epsilon 1e-8, weightDecay 0."""
 
 
 class LearningRateSchedule(SpecModel):
@@ -142,7 +143,8 @@ class LearningRateSchedule(SpecModel):
     """Constant, Step (times gamma after every everyRounds rounds), Exponential (times gamma after every round) or
     Cosine (down to minLearningRate over all rounds)."""
     parameters: FreeForm = Field(default={})
-    """Step: everyRounds, gamma (0.1). Exponential: gamma. Cosine: minLearningRate (0)."""
+    """Of Step: everyRounds, gamma. Of Exponential: gamma. Of Cosine: minLearningRate. Default of Step's gamma 0.1, of
+    minLearningRate 0; the others are needed."""
 
 
 class Training(SpecModel):
