@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from fedjob_aggregator.app import create_app as create_aggregator
-from fedjob_aggregator.app import create_service
+from fedjob_aggregator.app import create_registrations, create_service
 from fedjob_aggregator.settings import Settings as AggregatorSettings
 from fedjob_client.app import create_app as create_client
 from fedjob_client.settings import Settings as ClientSettings
@@ -17,10 +17,11 @@ from fedjob_client.settings import Settings as ClientSettings
 def aggregator_api() -> str:
     """The aggregator's document."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = AggregatorSettings(folder=Path(folder))
-        service = create_service(settings, boot_id="documentation", wall_clock=lambda: datetime.min.replace(tzinfo=UTC))
+        settings = AggregatorSettings(folder=Path(folder), sessions=True)
+        service = create_service(settings, boot_id="documentation", wall_clock=_wall_clock)
+        registrations = create_registrations(settings, wall_clock=_wall_clock)
         try:
-            return _document(create_aggregator(settings, service))
+            return _document(create_aggregator(settings, service, registrations))
         finally:
             service.stop()
             service.store.close()
@@ -33,3 +34,7 @@ def client_api() -> str:
 
 def _document(app: FastAPI) -> str:
     return json.dumps(app.openapi(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _wall_clock() -> datetime:
+    return datetime.min.replace(tzinfo=UTC)

@@ -27,6 +27,16 @@ RUN_FOLDER = click.argument("folder", metavar="DIR", type=click.Path(file_okay=F
 MANIFEST = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 
 
+def _address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    """HOST:PORT, as it is given on the command line."""
+    if value is None:
+        return None
+    host, _, port = value.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, such as 127.0.0.1:9000")
+    return host.strip("[]"), int(port)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fedjob")
 def cli() -> None:
@@ -45,13 +55,28 @@ def cli() -> None:
 @click.option(
     "--resume", is_flag=True, help="Go on with the run in the folder (without --dir: the newest of this job)."
 )
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Where the aggregator listens, for clients that register themselves.  [default: a free port of this machine]",
+)
 @OUTPUT
-def run_command(file: Path, overrides: tuple[str, ...], folder: Path | None, resume: bool, output: str) -> None:
+def run_command(
+    file: Path,
+    overrides: tuple[str, ...],
+    folder: Path | None,
+    resume: bool,
+    listen: tuple[str, int] | None,
+    output: str,
+) -> None:
     """Run the job in FILE on this machine.
 
     Exit code 0: Complete. 1: Failed. 2: wrong manifest or usage, nothing was started. 130: interrupted, can be resumed.
     """
-    sys.exit(run(Options(file=file, overrides=overrides, folder=folder, resume=resume, as_json=output == "json")))
+    as_json = output == "json"
+    options = Options(file=file, overrides=overrides, folder=folder, resume=resume, as_json=as_json, listen=listen)
+    sys.exit(run(options))
 
 
 @cli.command("validate")

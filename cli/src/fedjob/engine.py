@@ -14,6 +14,7 @@ import aiohttp
 from fedjob.folder import RunFolder
 from fedjob_operator.adapters.http import HttpPrograms
 from fedjob_operator.adapters.local import JobFile, LocalPods, LocalSettings
+from fedjob_operator.adapters.outside import GuardedResolver
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.reconcile import OnChange, Reconciler
 
@@ -34,6 +35,8 @@ class Run:
     """Trainers are imported from here, and relative data paths start here."""
     on_change: OnChange
     """Told of every status that was written."""
+    listen: tuple[str, int] = ("127.0.0.1", 0)
+    """Address and port of the aggregator; 0 picks a free one."""
 
 
 def utc_now() -> datetime:
@@ -49,6 +52,12 @@ def execute(run: Run) -> FederatedJob:
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_drive(run))
+
+
+def open_session() -> aiohttp.ClientSession:
+    """The session that programs are called by; call it in the event loop that uses it."""
+    resolver = GuardedResolver(refused=(), allows_loopback=True)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, resolver=resolver))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -89,10 +98,11 @@ async def _reconcile(run: Run) -> FederatedJob:
         token=token,
         trainer_path=str(run.manifest_folder),
         environment=dict(os.environ),
+        host=run.listen[0],
+        port=run.listen[1],
     )
     pods = LocalPods(settings, clock=utc_now)
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    async with open_session() as session:
         reconciler = Reconciler(
             store=JobFile(run.folder.job_file),
             pods=pods,

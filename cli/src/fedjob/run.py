@@ -36,6 +36,8 @@ class Options:
     folder: Path | None
     resume: bool
     as_json: bool
+    listen: tuple[str, int] | None = None
+    """Where the aggregator listens; absent means a free port of this machine."""
 
 
 def run(options: Options) -> int:
@@ -43,6 +45,7 @@ def run(options: Options) -> int:
     people = sys.stderr if options.as_json else sys.stdout
     try:
         wanted = _load(options.file, options.overrides)
+        _check_listens(wanted, options)
         folder = choose(wanted.metadata.name, options.folder, resume=options.resume)
         folder.prepare()
         lock = folder.lock()
@@ -104,6 +107,18 @@ def _problems_here(job: FederatedJob) -> list[Problem]:
         known_data=BUILT_IN_DATA,
         known_strategies=[*BUILT_IN_STRATEGIES, *installed],
     )
+
+
+def _check_listens(job: FederatedJob, options: Options) -> None:
+    """Clients that register themselves have to know where.
+
+    Raises:
+        ManifestError: There are such clients, and no address is given.
+    """
+    for index, group in enumerate(job.spec.client_groups):
+        if group.external is not None and options.listen is None:
+            message = "its clients register at the aggregator: say where that is with --listen 127.0.0.1:9000"
+            raise ManifestError((Problem(f"spec.clientGroups[{index}].external", message),))
 
 
 def _missing_paths(job: FederatedJob, folder: Path) -> list[Problem]:
@@ -175,9 +190,13 @@ def _execute(options: Options, folder: RunFolder, *, people_is_json: bool) -> in
     display = display_for(people)
     try:
         with display:
-            job = execute(Run(folder=folder, manifest_folder=manifest_folder, on_change=display.update))
+            listen = options.listen or ("127.0.0.1", 0)
+            what = Run(folder=folder, manifest_folder=manifest_folder, on_change=display.update, listen=listen)
+            job = execute(what)
     except Interrupted:
         again = [_program(), "run", str(options.file), "--dir", str(folder.path), "--resume"]
+        if options.listen:
+            again += ["--listen", f"{options.listen[0]}:{options.listen[1]}"]
         for override in options.overrides:
             again += ["--set", override]
         say(f"interrupted; go on with: {shlex.join(again)}", stream=people)

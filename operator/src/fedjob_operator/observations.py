@@ -12,6 +12,7 @@ from fedjob_operator.core.actions import (
     Appoint,
     Call,
     CheckPods,
+    ConfigureClient,
     Evaluate,
     FetchInfo,
     ListReplaced,
@@ -20,10 +21,12 @@ from fedjob_operator.core.actions import (
     RecordEvaluation,
     ReportFailure,
     StartTask,
+    TurnAway,
     WatchRound,
 )
+from fedjob_operator.core.external import incarnation_of
 from fedjob_operator.core.observed import Failure, Observed, PodCheck, PodRole, PodView, ReplicaSeen, TaskAck
-from fedjob_protocol.clients import ReplacedClient, ReplacedClients
+from fedjob_protocol.clients import RegisteredClient, ReplacedClient, ReplacedClients
 from fedjob_protocol.errors import Word
 from fedjob_protocol.messages import (
     AggregatorState,
@@ -63,6 +66,7 @@ class Observations:
         self._seen = Observed()
         self._replicas: dict[str, ReplicaSeen] = {}
         self._evaluator: str | None = None
+        self._outside: frozenset[str] = frozenset()
 
     def look(self, pods: tuple[PodView, ...]) -> Observed:
         """Return everything seen, together with the pods that there are now."""
@@ -70,7 +74,7 @@ class Observations:
         newest = max(aggregators, key=lambda pod: pod.ordinal, default=None)
         incarnation = newest.incarnation if newest else None
         self._aggregator = incarnation
-        running = {pod.incarnation for pod in pods}
+        running = {pod.incarnation for pod in pods} | self._outside
         if not running.issuperset(self._replicas):
             # Another process: what the one before held in memory says nothing about this one.
             self._replicas = {key: said for key, said in self._replicas.items() if key in running}
@@ -102,6 +106,12 @@ class Observations:
                 self._set(action.incarnation, ReplicaSeen(state=answer, round=answer.current))
             case ListReplaced(), ReplacedClients():
                 self._learn_replaced(answer.clients)
+                self._learn_registered(answer.registered)
+            case ConfigureClient(), ClientInfo():
+                infos, told = {**self._seen.infos, action.incarnation: answer}, self._seen.configured
+                self._seen = replace(self._seen, infos=infos, configured=told | {action.incarnation})
+            case TurnAway(), ClientInfo():
+                self._seen = replace(self._seen, turned_away=self._seen.turned_away | {action.incarnation})
             case FetchInfo(), ClientInfo():
                 self._seen = replace(self._seen, infos={**self._seen.infos, action.incarnation: answer})
             case ((OpenRound() | WatchRound() | ReportFailure() | RecordEvaluation()), RoundView()):
@@ -133,6 +143,19 @@ class Observations:
         asked = {entry.client: entry.generation for entry in clients}
         if asked.items() - self._seen.replaced.items():
             self._seen = replace(self._seen, replaced={**self._seen.replaced, **asked})
+
+    def _learn_registered(self, clients: list[RegisteredClient] | None) -> None:
+        if clients is None:
+            return
+        registered = {client.client: client for client in clients}
+        if registered != self._seen.registered:
+            self._outside = frozenset(incarnation_of(client) for client in clients)
+            self._seen = replace(
+                self._seen,
+                registered=registered,
+                configured=self._seen.configured & self._outside,
+                turned_away=self._seen.turned_away & self._outside,
+            )
 
     def _forget_silence(self, incarnation: str) -> None:
         """Whoever answers is not silent, whatever calls before had no answer."""

@@ -7,23 +7,27 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.build.config import client_config
 from fedjob_operator.core.acceptance import as_accepted
 from fedjob_operator.core.actions import (
     Action,
     Appoint,
     Call,
     CheckPods,
+    ConfigureClient,
     CreatePod,
     DeleteJob,
     DeletePod,
+    FetchInfo,
     ListReplaced,
     StartTask,
 )
-from fedjob_operator.core.observed import PodCheck
+from fedjob_operator.core.observed import PodCheck, PodRole
 from fedjob_operator.core.platform import LOCAL, Platform
 from fedjob_operator.observations import Answer, Observations
 from fedjob_operator.ports import CallError, JobStore, Pods, Programs
@@ -135,6 +139,9 @@ class Performer:
                 await self._store.delete(job)
                 self._changed()
                 return None
+            case ConfigureClient():
+                config = client_config(job, role=PodRole.CLIENT, index=action.index)
+                return await self._programs.perform(replace(action, config=config))
             case Call():
                 return await self._programs.perform(action)
             case _:
@@ -147,6 +154,8 @@ class Performer:
                 self._hold(action.key, RECHECK_SECONDS)
             case ListReplaced():
                 self._hold(action.key, ASK_SECONDS)
+            case FetchInfo() if action.boot_id is not None:
+                self._hold(action.key, ASK_SECONDS)  # asked again where somebody else answers
             case CreatePod() | DeletePod() | DeleteJob() | Appoint():
                 # Until the pod is seen, or seen to be gone; a standby that is silent is told again, not all the time.
                 self._hold(action.key, SEEN_SECONDS)

@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 
-from fedjob_operator.adapters.http import HttpPrograms
+from fedjob_operator.adapters.http import HttpPrograms, Outside
 from fedjob_operator.adapters.kube.api import ApiError
 from fedjob_operator.adapters.kube.cache import PodCache
 from fedjob_operator.adapters.kube.client import KubeClient
@@ -24,6 +26,7 @@ from fedjob_operator.adapters.kube.reach import through_api_server
 from fedjob_operator.adapters.kube.store import JobKey
 from fedjob_operator.adapters.kube.tokens import job_token, operator_key
 from fedjob_operator.adapters.metrics import OperatorMetrics
+from fedjob_operator.adapters.outside import GuardedResolver
 from fedjob_operator.api.v1alpha1 import Images
 from fedjob_operator.core.platform import Platform
 from fedjob_operator.driver import JobDriver, Surroundings
@@ -118,8 +121,9 @@ class _Operator:
                 return
             key = fetching.result()
             session = await stack.enter_async_context(_pod_session(login, settings.reach))
+            outside = await stack.enter_async_context(_outside(login, os.environ))
             self._events = EventWriter(own_api, instance=settings.identity, clock=utc_now, on_event=self.metrics.event)
-            self._surroundings = self._surround(api, session, login, key)
+            self._surroundings = self._surround(api, (session, outside), login, key)
             writing = await stack.enter_async_context(_background(self._events.run(), "events"))
             stack.push_async_callback(self._events.flush, FLUSH_SECONDS)
             self._keeper = LeaseKeeper(
@@ -153,12 +157,15 @@ class _Operator:
                 log.warning("the Secret %s cannot be read or made: %s", settings.key_secret, error)
                 await asyncio.sleep(KEY_RETRY_SECONDS)
 
-    def _surround(self, api: KubeClient, session: aiohttp.ClientSession, login: Login, key: bytes) -> Surroundings:
+    def _surround(
+        self, api: KubeClient, ways: tuple[aiohttp.ClientSession, Outside], login: Login, key: bytes
+    ) -> Surroundings:
         assert self._events is not None
+        session, outside = ways
         via = through_api_server(login.server, self.cache) if self._settings.reach is Reach.API_PROXY else None
 
         def programs(token: str) -> Programs:
-            return HttpPrograms(session, token=token, via=via)
+            return HttpPrograms(session, token=token, via=via, outside=outside)
 
         pods = self._settings.pods
         return Surroundings(
@@ -215,6 +222,16 @@ async def _pod_session(login: Login, reach: Reach) -> AsyncIterator[aiohttp.Clie
         session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=60))
     async with session:
         yield session
+
+
+@asynccontextmanager
+async def _outside(login: Login, environment: Mapping[str, str]) -> AsyncIterator[Outside]:
+    """Open the session that clients which registered themselves are called by: never this pod, nor the API server."""
+    own = environment.get("KUBERNETES_SERVICE_HOST")
+    refused = frozenset(host for host in (own, urlsplit(login.server).hostname) if host)
+    resolver = GuardedResolver(refused=refused, allows_loopback=own is None)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS, resolver=resolver)) as session:
+        yield Outside(session=session, refused=refused, allows_loopback=own is None)
 
 
 @asynccontextmanager

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     INVALID_POD_TEMPLATE = "InvalidPodTemplate"
     # Failures of processes
     CLIENT_LOST = "ClientLost"
+    LATE_JOINER = "LateJoiner"
     CRASHED = "Crashed"
     OOM_KILLED = "OOMKilled"
     EVICTED = "Evicted"
@@ -122,7 +123,9 @@ DESCRIPTIONS: Final = MappingProxyType(
         Reason.NODE_UNREACHABLE: "A pod's node does not answer; what has a volume of its own waits for it.",
         Reason.POD_REFUSED: "The API server or the kubelet refused a pod.",
         Reason.INVALID_POD_TEMPLATE: "The API server would refuse the pods that a template yields.",
-        Reason.CLIENT_LOST: "A client was replaced `backoffLimit` times and counts as lost.",
+        Reason.CLIENT_LOST: "A client was replaced `backoffLimit` times, or one that registered itself was not heard "
+        "of for 30 s, and counts as lost.",
+        Reason.LATE_JOINER: "A client came after the start of a job that refuses late joiners.",
         Reason.CRASHED: "A process ended without being asked to.",
         Reason.OOM_KILLED: "A process was killed because it used more memory than its limit.",
         Reason.EVICTED: "A pod was removed from its node, for example because the node ran out of memory or disk.",

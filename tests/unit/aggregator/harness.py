@@ -9,7 +9,7 @@ import aiohttp
 import numpy as np
 from uvicorn.server import ServerState
 
-from fedjob_aggregator.app import create_app, create_service
+from fedjob_aggregator.app import create_app, create_registrations, create_service
 from fedjob_aggregator.server import AggregatorProtocol, server_config
 from fedjob_aggregator.settings import Settings
 from fedjob_protocol.digests import xxh3_of
@@ -97,7 +97,8 @@ async def running(folder, *, disk=None, boot_id="boot", **settings):
     """A running aggregator."""
     options = Settings(folder=folder, **settings)
     service = create_service(options, boot_id=boot_id, wall_clock=lambda: datetime.now(UTC), disk=disk)
-    config, state = server_config(create_app(options, service)), ServerState()
+    registrations = create_registrations(options, wall_clock=lambda: datetime.now(UTC), disk=disk)
+    config, state = server_config(create_app(options, service, registrations)), ServerState()
     loop = asyncio.get_running_loop()
     listening = listen("127.0.0.1", 0)
     url = base_url(listening)

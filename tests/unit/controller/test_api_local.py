@@ -20,8 +20,18 @@ def group(**fields):
     ("fields", "line"),
     [
         (
-            {"clientGroups": [{"name": "a", "external": {}}]},
-            "spec.clientGroups[0].external: clients that register themselves are not supported yet; use replicas",
+            {"clientGroups": [{"name": "a", "external": {}}], "aggregator": {"replicas": 3}},
+            "spec.aggregator.replicas: 3, but clients that register themselves know one aggregator only; use 1",
+        ),
+        (
+            {
+                "clientGroups": [{"name": "a", "external": {}}],
+                "model": {"name": "mlp", "initFrom": {"file": "a.safetensors"}},
+            },
+            (
+                "spec.model.initFrom: is read by a client that is started here, and all groups are external; "
+                "add a group with replicas"
+            ),
         ),
         ({"clientPods": "PerRound"}, "spec.clientPods: PerRound is for Kubernetes; leave it out on this machine"),
         (

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import secrets
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -107,11 +108,15 @@ class Gate:
     Args:
         app: What it guards.
         token: What ``/v1`` wants; ``None``: nothing.
+        other: Whether another token may do what a request asks for: that of a client that registered itself.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str | None, other: Callable[[str, str, str], bool] = lambda *_: False
+    ) -> None:
         self._app = app
         self._token = None if token is None else token.encode()
+        self._other = other
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -129,7 +134,7 @@ class Gate:
 
         try:
             if scope["path"].startswith("/v1"):
-                self._check(Headers(scope=scope))
+                self._check(Headers(scope=scope), scope["method"], scope["path"])
             await self._app(scope, receive, send_with_protocol)
         except Refusal as refusal:
             await problem(refusal)(scope, receive, send_with_protocol)
@@ -141,10 +146,10 @@ class Gate:
                 scope, receive, send_with_protocol
             )
 
-    def _check(self, headers: Headers) -> None:
+    def _check(self, headers: Headers, method: str, path: str) -> None:
         if self._token is not None:
-            given = headers.get(TOKEN_HEADER, "").encode()
-            if not secrets.compare_digest(given, self._token):
+            given = headers.get(TOKEN_HEADER, "")
+            if not secrets.compare_digest(given.encode(), self._token) and not self._other(given, method, path):
                 raise Refusal(Word.BAD_TOKEN, f"{TOKEN_HEADER} is absent or not the token of this job")
         check_protocol(headers.get(PROTOCOL_HEADER))
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,20 +21,31 @@ from fedjob_aggregator.direct import DirectRoutes
 from fedjob_aggregator.disk import Disk
 from fedjob_aggregator.openapi import document
 from fedjob_aggregator.recorder import SILENT, Recorder
+from fedjob_aggregator.registrations import Registrations
 from fedjob_aggregator.replacements import Replacements
 from fedjob_aggregator.replica_service import Member, ReplicaService
 from fedjob_aggregator.replica_store import ReplicaStore, open_replica
-from fedjob_aggregator.routes_clients import CLIENT_MESSAGES, clients_routes
+from fedjob_aggregator.routes_clients import CLIENT_MESSAGES, clients_routes, registration_routes
 from fedjob_aggregator.routes_simple import SIMPLE_MESSAGES, simple_routes
+from fedjob_aggregator.routes_training import TRAINING_MESSAGES, training_routes
 from fedjob_aggregator.routes_v1 import V1_MESSAGES, v1_routes
 from fedjob_aggregator.service import Service
 from fedjob_aggregator.settings import Settings
 from fedjob_aggregator.staging import StagingArea
+from fedjob_aggregator.training_desk import TrainingDesk
 from fedjob_aggregator.uploads import UploadDesk
 from fedjob_aggregator.writer import Writer
 from fedjob_protocol.errors import Problem, Refusal, Word
 from fedjob_protocol.version import __version__
 
+MESSAGES: Final[tuple[type[BaseModel], ...]] = (
+    *V1_MESSAGES,
+    *CLIENT_MESSAGES,
+    *SIMPLE_MESSAGES,
+    *TRAINING_MESSAGES,
+    Problem,
+)
+"""Everything that routes take and give."""
 KERNEL_FOLDER: Final = ".kernels"
 """Folder of compiled code in the aggregator's, unless ``NUMBA_CACHE_DIR`` says otherwise."""
 DESCRIPTION: Final = "Receives, verifies and folds the updates of federated rounds, commits and serves their models."
@@ -83,13 +95,17 @@ def token_of(settings: Settings) -> str | None:
     return None if settings.token is None else settings.token.get_secret_value()
 
 
-def create_app(settings: Settings, service: Service) -> FastAPI:
+def create_app(settings: Settings, service: Service, registrations: Registrations) -> FastAPI:
     """The application.
 
     Args:
         settings: The program's.
         service: Who answers.
+        registrations: Clients that registered themselves.
     """
+    desk = None
+    if settings.sessions:
+        desk = TrainingDesk(registrations, least_clients=0 if settings.session_clients else 1)
     app = Application(
         title="FederatedJob aggregator",
         version=__version__,
@@ -98,13 +114,27 @@ def create_app(settings: Settings, service: Service) -> FastAPI:
         redoc_url=None,
         exception_handlers={Refusal: _refused, HTTPException: _no_route},
     )
-    routers = v1_routes(service), clients_routes(service.replacements, service.check_leads), simple_routes(service)
+    routers = [
+        v1_routes(service),
+        clients_routes(service.replacements, registrations, service.check_leads),
+        registration_routes(registrations, service, desk),
+        simple_routes(service, registrations, desk),
+        *([] if desk is None else [training_routes(desk)]),
+    ]
     for router in routers:
         app.include_router(router)
-    app.front = Gate(
-        DirectRoutes([route for router in routers for route in router.routes], app.serve), token_of(settings)
-    )
+    direct = DirectRoutes([route for router in routers for route in router.routes], app.serve)
+    app.front = Gate(direct, token_of(settings), registrations.may)
     return app
+
+
+def create_registrations(
+    settings: Settings, *, wall_clock: Callable[[], datetime], disk: Disk | None = None
+) -> Registrations:
+    """Make what keeps clients that register themselves; the folder is there."""
+    return Registrations(
+        settings.folder, settings.registration, token=token_of(settings), wall_clock=wall_clock, disk=disk
+    )
 
 
 class Application(FastAPI):
@@ -124,7 +154,7 @@ class Application(FastAPI):
     @override
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = document(self, [*V1_MESSAGES, *CLIENT_MESSAGES, *SIMPLE_MESSAGES, Problem])
+            self.openapi_schema = document(self, MESSAGES)
         return self.openapi_schema
 
 

@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
-from fedjob_aggregator.app import create_app, create_service
+from fedjob_aggregator.answers import describe
+from fedjob_aggregator.app import create_app, create_registrations, create_service
 from fedjob_aggregator.folder_manifest import FolderError
 from fedjob_aggregator.recorder import SILENT, Recorder
+from fedjob_aggregator.registrations import RegistrationSettings, networks
+from fedjob_aggregator.registry import DEFAULT_MOST, DEFAULT_MOST_PER_HOST, Group, Limits
 from fedjob_aggregator.server import AggregatorServer, server_config
-from fedjob_aggregator.settings import DEFAULT_IDLE_SECONDS, DEFAULT_MOST_UPLOADS, Settings
+from fedjob_aggregator.settings import DEFAULT_IDLE_SECONDS, DEFAULT_MOST_UPLOADS, Settings, open_registration
 from fedjob_protocol.config import TOKEN_VARIABLE
 from fedjob_protocol.process import (
     EXIT_FATAL,
@@ -27,6 +30,12 @@ from fedjob_protocol.process import (
     listen,
     log_to_stderr,
     stop_on_signals,
+)
+from fedjob_protocol.registration import (
+    EXTERNAL_GROUPS_VARIABLE,
+    REGISTRATION_TOKEN_VARIABLE,
+    ExternalGroups,
+    registration_variable,
 )
 from fedjob_protocol.routes import AGGREGATOR_PORT
 from fedjob_protocol.version import __version__
@@ -98,6 +107,39 @@ _log = logging.getLogger(__name__)
     help="TCP port for Prometheus, without a token; 0 picks a free one.  [default: none]",
 )
 @click.option(
+    "--most-clients",
+    type=click.IntRange(1, 10_000),
+    default=DEFAULT_MOST,
+    show_envvar=True,
+    help="Clients that may register themselves.",
+)
+@click.option(
+    "--most-clients-per-host",
+    type=click.IntRange(1, 10_000),
+    default=DEFAULT_MOST_PER_HOST,
+    show_envvar=True,
+    help="Of these, at the same host, and by the same host.",
+)
+@click.option(
+    "--client-hosts",
+    default="",
+    show_envvar=True,
+    help="Hosts, addresses and networks that such clients may be at, with commas.  [default: all]",
+)
+@click.option(
+    "--sessions",
+    is_flag=True,
+    show_envvar=True,
+    help="Take orders for training sessions at /training, for who drives them.",
+)
+@click.option(
+    "--session-clients",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    show_envvar=True,
+    help="Places that a session has at least, for clients that come later.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -116,6 +158,11 @@ def main(  # noqa: PLR0913 - one for each flag
     most_uploads: int,
     idle_seconds: float,
     metrics_port: int | None,
+    most_clients: int,
+    most_clients_per_host: int,
+    client_hosts: str,
+    sessions: bool,
+    session_clients: int,
     log_level: str,
 ) -> None:
     """Receive, verify and fold the updates of federated rounds; commit and serve the models.
@@ -133,8 +180,29 @@ def main(  # noqa: PLR0913 - one for each flag
         staging_bytes=staging_bytes,
         most_uploads=most_uploads,
         idle_seconds=idle_seconds,
+        registration=_registration(Limits(most=most_clients, most_per_host=most_clients_per_host), client_hosts),
+        sessions=sessions,
+        session_clients=session_clients,
     )
     serve(settings, host, port, metrics_port)
+
+
+def _registration(limits: Limits, client_hosts: str) -> RegistrationSettings:
+    """Who may register: as the environment says of a job's groups, else who shows the token, if there is one."""
+    api_server = os.environ.get("KUBERNETES_SERVICE_HOST")
+    allowed, refused = networks(client_hosts), (api_server,) if api_server else ()
+    text = os.environ.get(EXTERNAL_GROUPS_VARIABLE)
+    if not text:
+        token = os.environ.get(REGISTRATION_TOKEN_VARIABLE) or None
+        return open_registration(limits, token=token, allowed=allowed, refused=refused)
+    try:
+        groups = ExternalGroups.model_validate_json(text).groups
+    except ValidationError as error:
+        sys.stderr.write(f"{PROGRAM}: {EXTERNAL_GROUPS_VARIABLE}: {describe(error)}\n")
+        exit_now(EXIT_USAGE)
+    shown = [os.environ.get(registration_variable(position)) or None for position in range(len(groups))]
+    taken = tuple(Group(external=group, token=token) for group, token in zip(groups, shown, strict=True))
+    return RegistrationSettings(groups=taken, limits=limits, allowed_hosts=allowed, refused_hosts=refused)
 
 
 def serve(settings: Settings, host: str, port: int, metrics_port: int | None) -> None:
@@ -148,19 +216,15 @@ def serve(settings: Settings, host: str, port: int, metrics_port: int | None) ->
     boot_id = secrets.token_hex(8)
     try:
         with stop_on_signals(lambda: exit_now(0)):  # large checkpoints take a while to be verified
-            service = create_service(
-                settings,
-                boot_id=boot_id,
-                wall_clock=lambda: datetime.now(UTC),  # noqa: TID251 - the edge
-                recorder=recorder,
-            )
+            service = create_service(settings, boot_id=boot_id, wall_clock=_wall_clock, recorder=recorder)
+            registrations = create_registrations(settings, wall_clock=_wall_clock)
     except FolderError as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         leave_termination(os.environ, error.reason, str(error))
         exit_now(EXIT_FATAL)
     url = base_url(listening)
     server = AggregatorServer(
-        server_config(create_app(settings, service)),
+        server_config(create_app(settings, service, registrations)),
         started=lambda: _announced(url, boot_id),
         stopping=service.stop,
     )
@@ -187,3 +251,7 @@ def _metrics(host: str, port: int) -> Recorder:
 
 def _announced(url: str, boot_id: str) -> None:
     announce(PROGRAM, url, boot_id)
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 - the edge

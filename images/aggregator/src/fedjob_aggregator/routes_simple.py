@@ -1,6 +1,6 @@
 """The routes without ``/v1``: health, the page, and the plain forms that work with curl. No token is asked for."""
 
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
@@ -9,10 +9,11 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from fedjob_aggregator.answers import read_body
 from fedjob_aggregator.openapi import described
-from fedjob_aggregator.page import CONTENT_SECURITY_POLICY, SHOWN_ROUNDS, html_page, status_line
+from fedjob_aggregator.page import PAGE_HEADERS, SHOWN_ROUNDS, Sessions, html_page, sessions_line, status_line
+from fedjob_aggregator.registrations import Registrations
 from fedjob_aggregator.service import Service
-from fedjob_aggregator.simple import MAX_CLIENTS, client_url, plain_mean
-from fedjob_protocol.errors import Refusal, Word
+from fedjob_aggregator.simple import plain_mean
+from fedjob_aggregator.training_desk import TrainingDesk
 from fedjob_protocol.messages import RoundRecord
 from fedjob_protocol.routes import HEALTH_PATH, READY_PATH
 from fedjob_protocol.version import __version__
@@ -50,41 +51,31 @@ class AggregateAnswer(_Simple):
     global_b: float
 
 
-class RegisteredClient(_Simple):
-    """A client's address."""
-
-    client_url: str
-
-
-class RegisteredClients(_Simple):
-    """Answer of ``GET /clients``."""
-
-    clients: list[RegisteredClient]
-
-
 SIMPLE_MESSAGES: Final[tuple[type[BaseModel], ...]] = (
     Status,
     AggregateRequest,
     AggregateAnswer,
-    RegisteredClient,
-    RegisteredClients,
 )
 """What the routes take and give, for the OpenAPI document."""
 
 
-def simple_routes(service: Service) -> APIRouter:
+def simple_routes(service: Service, registrations: Registrations, desk: TrainingDesk | None = None) -> APIRouter:
     """The routes without ``/v1``.
 
     Args:
         service: Whose state the page shows.
+        registrations: Clients that the page shows.
+        desk: Of a server of training sessions.
     """
     router = APIRouter(tags=["simple"])
-    _add_status_routes(router, service)
+    _add_status_routes(router, service, registrations, desk)
     _add_forms(router)
     return router
 
 
-def _add_status_routes(router: APIRouter, service: Service) -> None:
+def _add_status_routes(
+    router: APIRouter, service: Service, registrations: Registrations, desk: TrainingDesk | None
+) -> None:
     @router.get(HEALTH_PATH, **described(Status))
     async def health(_request: Request) -> Response:
         """Whether the process lives."""
@@ -101,9 +92,12 @@ def _add_status_routes(router: APIRouter, service: Service) -> None:
         state = service.overview()
         accepted = request.headers.get("Accept", "")
         if "text/plain" in accepted and "text/html" not in accepted:
-            return PlainTextResponse(status_line(state))
-        headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "X-Content-Type-Options": "nosniff"}
-        return HTMLResponse(html_page(state, _last_records(service)), headers=headers)
+            return PlainTextResponse(status_line(state) if desk is None else sessions_line(desk.state))
+        sessions = None
+        if desk is not None:
+            clients = registrations.shown()
+            sessions = Sessions(state=desk.state, message=desk.message, history=desk.history, clients=clients)
+        return HTMLResponse(html_page(state, _last_records(service), sessions), headers=PAGE_HEADERS)
 
 
 def _add_forms(router: APIRouter) -> None:
@@ -111,25 +105,6 @@ def _add_forms(router: APIRouter) -> None:
     async def aggregate(request: Request) -> Response:
         """The mean of what clients trained, by `num_examples` where given."""
         return JSONResponse(plain_mean(await read_body(request)))
-
-    registered: dict[str, None] = {}  # an ordered set
-
-    async def register(request: Request) -> Response:
-        """Register a client's address; again is fine."""
-        url = client_url(await read_body(request))
-        if url not in registered and len(registered) >= MAX_CLIENTS:
-            raise Refusal(Word.UNAVAILABLE, f"{MAX_CLIENTS} clients are registered already; that is the limit")
-        registered[url] = None
-        return JSONResponse({"client_url": url, "registered": len(registered)}, 201)
-
-    arguments: dict[str, Any] = described(RegisteredClient, takes=RegisteredClient, status=201)
-    router.post("/clients", name="register", **arguments)(register)
-    router.post("/client", name="register_alias", **arguments)(register)
-
-    @router.get("/clients", **described(RegisteredClients))
-    async def clients(_request: Request) -> Response:
-        """The clients that registered, oldest first."""
-        return JSONResponse({"clients": [{"client_url": url} for url in registered]})
 
 
 def _last_records(service: Service) -> list[RoundRecord]:

@@ -1,21 +1,14 @@
-"""The plain forms that people use by hand, without a job: a mean of two numbers, a list of clients. Pure."""
+"""The plain form that people use by hand, without a job: a mean of two numbers. Pure."""
 
-import ipaddress
 import json
 import math
-import socket
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit
 
 from fedjob_protocol.errors import Refusal, Word
 
 MAX_ENTRIES: Final = 10_000
-MAX_CLIENTS: Final = 1000
-MAX_URL_CHARACTERS: Final = 2048
-METADATA_HOSTS: Final = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
-METADATA_ADDRESSES: Final = frozenset({"100.100.100.200", "fd00:ec2::254"})
 
 
 def plain_mean(body: bytes) -> dict[str, float]:
@@ -44,31 +37,6 @@ def plain_mean(body: bytes) -> dict[str, float]:
         "global_w": _mean([w for w, _, _ in entries], weights),
         "global_b": _mean([b for _, b, _ in entries], weights),
     }
-
-
-def client_url(body: bytes) -> str:
-    """The address in the body of ``POST /clients``: an http(s) URL that is not link-local and no metadata service.
-
-    Args:
-        body: ``{"client_url": …}``.
-
-    Raises:
-        Refusal: ``bad-request``, with what is wrong.
-    """
-    url = parse_json(body).get("client_url")
-    if not isinstance(url, str) or len(url) > MAX_URL_CHARACTERS or not url.isascii() or not url.isprintable():
-        _bad(f"client_url must be a URL of at most {MAX_URL_CHARACTERS} characters")
-    try:
-        parts = urlsplit(url)
-        host = (parts.hostname or "").rstrip(".")
-        _ = parts.port
-    except ValueError as error:
-        raise Refusal(Word.BAD_REQUEST, f"client_url is not a URL: {error}") from None
-    if parts.scheme not in {"http", "https"} or not host or " " in url or parts.username is not None:
-        _bad("client_url must be http:// or https:// and a host, without a user name")
-    if host in METADATA_HOSTS or _is_forbidden(host):
-        _bad(f"client_url: {host} is a link-local or metadata address, no client lives there")
-    return url.rstrip("/")
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -111,21 +79,6 @@ def _number(index: int, entry: dict[str, Any], name: str) -> Fraction:
 def _mean(values: Sequence[Fraction], weights: Sequence[int]) -> float:
     total = sum((value * weight for value, weight in zip(values, weights, strict=True)), start=Fraction(0))
     return float(total / sum(weights))
-
-
-def _is_forbidden(host: str) -> bool:
-    """Whether it is an address, in any notation that resolvers take, where metadata services are."""
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address
-    try:
-        address = ipaddress.ip_address(host.split("%", maxsplit=1)[0])
-    except ValueError:
-        try:
-            address = ipaddress.IPv4Address(socket.inet_aton(host))  # such as 2852039166 or 0xa9fea9fe
-        except OSError:
-            return False  # a name
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    address = mapped or address
-    return address.is_link_local or address.is_multicast or address.is_unspecified or str(address) in METADATA_ADDRESSES
 
 
 def _not_a_number(text: str) -> NoReturn:

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from fedjob_client import routes_simple, routes_v1
+from fedjob_client.access import Access
 from fedjob_client.problems import Guard, add_error_answers
 from fedjob_client.recorder import SILENT, Recorder
-from fedjob_client.registration import register
+from fedjob_client.registration import Registrar
 from fedjob_client.service import Loaded, Service
 from fedjob_client.settings import Settings
 from fedjob_client.transfer import open_session
@@ -30,8 +31,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_session(settings.token) as session:
-            service = Service(settings, loaded, session, boot_id=boot_id, recorder=recorder)
+        # A client that registers itself calls with the token that it is given then.
+        async with open_session(settings.token if settings.server_url is None else None) as session:
+            service = Service(settings, loaded, session, access=access, boot_id=boot_id, recorder=recorder)
             app.state.service = service
             registering = _start_registering(service)
             try:
@@ -42,9 +44,10 @@ def create_app(
                     await asyncio.gather(registering, return_exceptions=True)
                 await service.close()
 
+    access = Access(token=settings.token, is_closed=settings.server_url is not None and settings.token is None)
     app = FastAPI(title="FederatedJob client", version=__version__, lifespan=lifespan)
     app.state.lab = routes_simple.Lab()
-    app.add_middleware(Guard, token=settings.token)
+    app.add_middleware(Guard, access=access)
     app.include_router(routes_v1.router)
     app.include_router(routes_simple.router)
     add_error_answers(app)
@@ -55,4 +58,13 @@ def _start_registering(service: Service) -> asyncio.Task[None] | None:
     settings = service.settings
     if settings.server_url is None or settings.client_url is None:
         return None
-    return asyncio.create_task(register(service.transfer, settings.server_url, settings.client_url))
+    registrar = Registrar(
+        transfer=service.transfer,
+        access=service.access,
+        server_url=settings.server_url,
+        client_url=settings.client_url.rstrip("/"),
+        boot_id=service.boot_id,
+        shown=settings.registration_token,
+        group=settings.group,
+    )
+    return asyncio.create_task(registrar.run())

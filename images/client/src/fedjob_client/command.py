@@ -8,7 +8,14 @@ import click
 
 from fedjob_client.errors import ClientError, SettingsError
 from fedjob_client.recorder import SILENT, Recorder
-from fedjob_client.settings import Settings, prepare_environment, read_config, read_token, tell_identity
+from fedjob_client.settings import (
+    Settings,
+    prepare_environment,
+    read_config,
+    read_registration_token,
+    read_token,
+    tell_identity,
+)
 from fedjob_protocol.config import Device
 from fedjob_protocol.process import (
     EXIT_FATAL,
@@ -25,7 +32,8 @@ from fedjob_protocol.version import __version__
 _log = logging.getLogger(__name__)
 
 EPILOG = """Without a job (environment variable FEDJOB_CONFIG) the client serves the simple forms: POST /train and
-POST /predict on synthetic data. GET /docs shows the whole API. FEDJOB_TOKEN sets the token that /v1 asks for."""
+POST /predict on synthetic data. GET /docs shows the whole API. FEDJOB_TOKEN sets the token that /v1 asks for,
+FEDJOB_REGISTRATION_TOKEN the one that is shown to the aggregator of --server-url."""
 
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,6 +53,8 @@ POST /predict on synthetic data. GET /docs shows the whole API. FEDJOB_TOKEN set
               help="Aggregator to register with, such as http://127.0.0.1:9000; needs --client-url.")  # fmt: skip
 @click.option("--client-url", envvar="CLIENT_URL", show_envvar=True,
               help="Address under which that aggregator reaches this client.")  # fmt: skip
+@click.option("--group", envvar="FEDJOB_GROUP", show_envvar=True,
+              help="Client group of its job to be in.  [default: any that takes this client]")  # fmt: skip
 @click.option("--metrics-port", envvar="FEDJOB_METRICS_PORT", type=click.IntRange(0, 65535), show_envvar=True,
               help="TCP port for Prometheus, without a token; 0 picks a free one.  [default: none]")  # fmt: skip
 @click.option("--state-dir", envvar="FEDJOB_STATE_DIR", type=click.Path(file_okay=False), show_envvar=True,
@@ -63,6 +73,7 @@ def main(  # noqa: PLR0913 - one for each flag
     threads: int,
     server_url: str | None,
     client_url: str | None,
+    group: str | None,
     metrics_port: int | None,
     state_dir: str | None,
     log_level: str,
@@ -81,6 +92,8 @@ def main(  # noqa: PLR0913 - one for each flag
             threads=threads,
             server_url=server_url or None,
             client_url=client_url or None,
+            registration_token=read_registration_token(os.environ),
+            group=group or None,
             token=read_token(os.environ),
             config=read_config(os.environ),
             state_dir=state_dir or None,

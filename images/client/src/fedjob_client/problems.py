@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fedjob_client.access import Access
 from fedjob_protocol import PROTOCOL_VERSION, routes
 from fedjob_protocol.errors import PROBLEM_MEDIA_TYPE, Refusal, Word
 from fedjob_protocol.version import check_protocol
@@ -26,12 +27,12 @@ class Guard:
 
     Args:
         app: The application behind it.
-        token: What ``/v1`` wants in its header; ``None`` wants none.
+        access: What ``/v1`` wants in its header.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, *, access: Access) -> None:
         self._app = app
-        self._token = token
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let the application answer."""
@@ -57,7 +58,8 @@ class Guard:
         await self._app(scope, limited, send_with_version)
 
     def _check_token(self, given: bytes | None) -> None:
-        if not has_token(self._token, given):
+        self._access.check_open()
+        if not has_token(self._access.token, given):
             raise Refusal(Word.BAD_TOKEN, f"this client wants the job's token in the header {routes.TOKEN_HEADER}")
 
 

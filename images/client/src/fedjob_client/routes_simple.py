@@ -109,7 +109,7 @@ async def predict(request: Request) -> Response:
     if service.loaded is None:
         lab: Lab = request.app.state.lab
         return _answer(*lab.predict(order), round_number=None, labels=None)
-    if order.samples is not None and not has_token(service.settings.token, _token(request)):
+    if order.samples is not None and not has_token(service.access.token, _token(request)):
         raise Refusal(Word.BAD_TOKEN, f"held-out examples want the job's token in the header {routes.TOKEN_HEADER}")
     return await _predict_for_job(service, service.loaded, order)
 

@@ -1,5 +1,6 @@
 """The job's side of the client: ``/v1``, for the operator and ``fedjob run``. Parses, delegates, answers."""
 
+import logging
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -10,9 +11,12 @@ from fedjob_client.models.builtin import BuiltinTrainer
 from fedjob_client.service import Loaded, Service
 from fedjob_client.training import announced_examples
 from fedjob_protocol import PROTOCOL_VERSION, __version__, routes
-from fedjob_protocol.config import Role
-from fedjob_protocol.errors import Refusal, Word
+from fedjob_protocol.config import ClientConfig, Role
+from fedjob_protocol.errors import Refusal, Word, quote
 from fedjob_protocol.messages import ClientInfo, EvaluateTask, EvaluationView, InitTask, TaskView, TrainTask
+from fedjob_protocol.registration import TurnedAway
+
+_log = logging.getLogger(__name__)
 
 MAX_WAIT_SECONDS: Final = 60.0
 
@@ -92,6 +96,20 @@ async def info(request: Request) -> Response:
             **_examples(loaded),
         )
     )
+
+
+@router.put(routes.JOB_PATH, response_model=ClientInfo)
+async def take_job(config: ClientConfig, request: Request) -> Response:
+    """Tell a client that registered itself which job it works for, and which index it has; the same again is fine."""
+    await service_of(request).take_job(config)
+    return await info(request)
+
+
+@router.post(routes.TURNED_AWAY_PATH, response_model=ClientInfo)
+async def turned_away(notice: TurnedAway, request: Request) -> Response:
+    """Tell a client that registered itself that a job goes on without it; it says why in its log."""
+    _log.warning("turned away by job %s: %s: %s", quote(notice.job_uid), quote(notice.reason), quote(notice.message))
+    return await info(request)
 
 
 def service_of(request: Request) -> Service:

@@ -1,12 +1,16 @@
 """A client process put together: what the routes serve, made at the start and closed at the end."""
 
+import asyncio
+import logging
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
+from fedjob_client.access import Access
 from fedjob_client.data.dataset import Dataset, Split
+from fedjob_client.errors import ClientError
 from fedjob_client.evaluations import Evaluations
 from fedjob_client.model_cache import LoadedModel, ModelCache, read_model_file
 from fedjob_client.models.builtin import BuiltinTrainer
@@ -19,6 +23,9 @@ from fedjob_client.training import announced_examples
 from fedjob_client.transfer import Transfer
 from fedjob_client.worker import Worker
 from fedjob_protocol.config import ClientConfig, Role
+from fedjob_protocol.errors import Refusal, Word
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +96,7 @@ class Service:
         settings: The process.
         loaded: Its job, or ``None`` for the simple forms.
         session: The HTTP session; closed by whoever made it.
+        access: Who may call.
         boot_id: Identity of this run of the program; absent means a fresh one.
         recorder: Who counts.
     """
@@ -99,32 +107,64 @@ class Service:
         loaded: Loaded | None,
         session: aiohttp.ClientSession,
         *,
+        access: Access | None = None,
         boot_id: str | None = None,
         recorder: Recorder = SILENT,
     ) -> None:
         self.settings = settings
+        self.access = access or Access(token=settings.token)
         self.boot_id = boot_id or uuid.uuid4().hex
         """Identity of this run of the program."""
-        self.loaded = loaded
+        self._recorder = recorder
+        self._taking = asyncio.Lock()
         self.worker = Worker()
-        self.transfer = Transfer(
-            session, job_uid=loaded.config.job_uid if loaded is not None else "none", recorder=recorder
-        )
-        self.models = ModelCache(self.transfer, None if loaded is None else loaded.model)
+        self.transfer = Transfer(session, job_uid="none", root=settings.server_url, recorder=recorder)
+        self.loaded: Loaded | None = None
         self.tasks: Tasks | None = None
         self.evaluations: Evaluations | None = None
+        self.models = ModelCache(self.transfer)
         if loaded is not None:
-            trainer = loaded.trainer
-            self.tasks = Tasks(
-                client=loaded.config.index,
-                trainer=trainer,
-                worker=self.worker,
-                transfer=self.transfer,
-                models=self.models,
-                initial_model=loaded.model,
-                recorder=recorder,
-            )
-            self.evaluations = Evaluations(trainer=trainer, worker=self.worker, models=self.models, recorder=recorder)
+            self._begin(loaded)
+
+    def _begin(self, loaded: Loaded) -> None:
+        """Work for a job from now on."""
+        self.loaded = loaded
+        self.transfer.job_uid = loaded.config.job_uid
+        self.models = ModelCache(self.transfer, loaded.model)
+        self.tasks = Tasks(
+            client=loaded.config.index,
+            trainer=loaded.trainer,
+            worker=self.worker,
+            transfer=self.transfer,
+            models=self.models,
+            initial_model=loaded.model,
+            recorder=self._recorder,
+        )
+        self.evaluations = Evaluations(
+            trainer=loaded.trainer, worker=self.worker, models=self.models, recorder=self._recorder
+        )
+
+    async def take_job(self, config: ClientConfig) -> None:
+        """Work for the job that a client which registered itself is told; the same again changes nothing.
+
+        Raises:
+            Refusal: ``forbidden``: this client did not register. ``bad-request``: trainer or data cannot be used.
+        """
+        if self.settings.server_url is None or self.access.token is None:
+            raise Refusal(Word.FORBIDDEN, "only a client that registered itself is told its job this way")
+        if config.trainer_path is not None or config.model_file is not None:
+            raise Refusal(Word.FORBIDDEN, "a client outside is told no paths of its trainer or model")
+        async with self._taking:
+            if self.loaded is not None and self.loaded.config == config:
+                return
+            try:
+                loaded = await asyncio.to_thread(load_job, config)
+            except ClientError as error:
+                _log.error("job %s cannot be taken: %s: %s", config.job_name, error.reason, error)
+                raise Refusal(Word.BAD_REQUEST, f"{error.reason}: {error}") from error
+            await self.close()
+            self._begin(loaded)
+            _tell(config, loaded)
 
     async def close(self) -> None:
         """Stop tasks and evaluations, and let go whoever waits for a result; may be called twice."""
@@ -133,3 +173,17 @@ class Service:
         if self.evaluations is not None:
             await self.evaluations.close()
         self.worker.stop_waiting()
+
+
+def _tell(config: ClientConfig, loaded: Loaded) -> None:
+    """Say what this client was told."""
+    examples = announced_examples(loaded.trainer)
+    _log.info(
+        "job %s: client %d (%s), model %s, data %s, %s training examples",
+        config.job_name,
+        config.index,
+        config.group,
+        config.model.name,
+        config.data.name,
+        "an unknown number of" if examples is None else examples,
+    )

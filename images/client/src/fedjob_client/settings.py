@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from fedjob_client.errors import SettingsError
 from fedjob_client.parameters import describe
 from fedjob_protocol.config import CONFIG_VARIABLE, TOKEN_VARIABLE, ClientConfig, Device
+from fedjob_protocol.registration import REGISTRATION_TOKEN_VARIABLE
 
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -44,6 +45,10 @@ class Settings:
     """Aggregator to register with; goes with `client_url`."""
     client_url: str | None = None
     """Address under which the aggregator reaches this client."""
+    registration_token: str | None = None
+    """What is shown to register; ``None`` shows nothing."""
+    group: str | None = None
+    """The client group to register for; ``None``: any that takes it."""
     token: str | None = None
     """The job's token; ``None`` asks for none."""
     config: ClientConfig | None = None
@@ -80,6 +85,11 @@ def read_config(environment: Mapping[str, str]) -> ClientConfig | None:
 def read_token(environment: Mapping[str, str]) -> str | None:
     """The job's token, or ``None``."""
     return environment.get(TOKEN_VARIABLE) or None
+
+
+def read_registration_token(environment: Mapping[str, str]) -> str | None:
+    """What is shown to register, or ``None``."""
+    return environment.get(REGISTRATION_TOKEN_VARIABLE) or None
 
 
 def prepare_environment(environment: MutableMapping[str, str]) -> None:

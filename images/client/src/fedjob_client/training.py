@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -83,7 +84,7 @@ def train(trainer: Trainer, base: LoadedModel, round_number: int, task: TrainTas
             proximal_mu=config.proximal_mu,
             seed=config.seed,
             parameters=config.parameters,
-            on_epoch=progress.on_epoch,
+            on_epoch=partial(_epoch_ended, progress, round_number, config.epochs),
             check_cancelled=progress.check_cancelled,
         ),
     )
@@ -96,6 +97,12 @@ def train(trainer: Trainer, base: LoadedModel, round_number: int, task: TrainTas
     told = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()) or "no metrics"
     _log.info("round %d: trained on %d examples in %.2f s: %s", round_number, update.num_examples, seconds, told)
     return Parcel(body=body_of(delta), examples=int(update.num_examples), metrics=metrics, train_seconds=seconds)
+
+
+def _epoch_ended(progress: Progress, round_number: int, epochs: int, epoch: int, metrics: Mapping[str, float]) -> None:
+    progress.on_epoch(epoch, metrics)
+    told = ", ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items()) or "no metrics"
+    _log.info("round %d: epoch %d of %d: %s", round_number, epoch, epochs, told)
 
 
 def initial(trainer: Trainer, given: LoadedModel | None, task: InitTask) -> Parcel:

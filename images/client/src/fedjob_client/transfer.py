@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -27,6 +28,7 @@ from fedjob_protocol.digests import Sha256
 from fedjob_protocol.errors import KINDS, FedJobError, Problem, Word
 from fedjob_protocol.messages import FailureReport
 from fedjob_protocol.reasons import Reason
+from fedjob_protocol.registration import Heartbeat, HeartbeatAnswer, RegisteredAnswer
 
 EXPECT_BYTES: Final = 1 << 20
 """Larger updates ask before they are sent (``Expect: 100-continue``), so that a refused one costs nothing."""
@@ -83,13 +85,20 @@ class Transfer:
     Args:
         session: Used for all calls; closed by whoever made it.
         job_uid: The job that updates belong to.
+        root: URL of the only server that is called, whatever host a task names: that of a client outside, which
+            reaches it by another address than those inside, and sends its updates nowhere else.
         recorder: Who counts.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, *, job_uid: str, recorder: Recorder = SILENT) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, *, job_uid: str, root: str | None = None, recorder: Recorder = SILENT
+    ) -> None:
         self._session = session
         self._recorder = recorder
-        self._job_uid = job_uid
+        self._root = root.rstrip("/") if root else None
+        self.job_uid = job_uid
+        self.token: str | None = None
+        """What a client that registered itself was given, sent with every call."""
 
     async def fetch(self, model: ModelSource, *, seconds: float) -> bytearray:
         """Get a model's file into memory.
@@ -106,7 +115,10 @@ class Transfer:
             async with (
                 asyncio.timeout(max(seconds, SHORTEST_TRY_SECONDS)),
                 self._session.get(
-                    model.url, headers={"Accept-Encoding": "identity"}, timeout=timeout, allow_redirects=False
+                    self._url(model.url),
+                    headers={"Accept-Encoding": "identity", **self._authority()},
+                    timeout=timeout,
+                    allow_redirects=False,
                 ) as response,
             ):
                 if response.status != HTTPStatus.OK:
@@ -131,7 +143,7 @@ class Transfer:
         """
         headers = {
             "Content-Type": routes.SAFETENSORS_MEDIA_TYPE,
-            routes.JOB_HEADER: self._job_uid,
+            routes.JOB_HEADER: self.job_uid,
             routes.TERM_HEADER: str(target.term),
             routes.ATTEMPT_HEADER: str(target.attempt),
             routes.BOOT_HEADER: target.boot_id,
@@ -139,6 +151,7 @@ class Transfer:
             routes.DIGEST_HEADER: parcel.body.digest,
             routes.METRICS_HEADER: metrics_header(parcel.metrics),
             routes.SECONDS_HEADER: f"{parcel.train_seconds:.6f}",
+            **self._authority(),
         }
         body = parcel.body
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
@@ -149,7 +162,7 @@ class Transfer:
                 )
                 asks = body.size > EXPECT_BYTES
                 async with self._session.put(
-                    target.upload_url,
+                    self._url(target.upload_url),
                     data=data,
                     headers=headers,
                     expect100=asks,
@@ -168,36 +181,84 @@ class Transfer:
             TransferError: It did not get through, or was refused.
         """
         report = FailureReport(
-            job_uid=self._job_uid,
+            job_uid=self.job_uid,
             term=target.term,
             attempt=target.attempt,
             boot_id=target.boot_id,
             reason=reason,
             message=message,
         )
-        await self._send_json("PUT", target.failure_url, report.model_dump_json(by_alias=True), seconds=seconds)
+        url = self._url(target.failure_url)
+        await self._send_json("PUT", url, report.model_dump_json(by_alias=True), seconds=seconds)
 
-    async def register(self, server_url: str, client_url: str, *, seconds: float) -> None:
+    async def register(
+        self, server_url: str, *, client_url: str, boot_id: str, group: str | None, shown: str | None, seconds: float
+    ) -> RegisteredAnswer:
         """Tell an aggregator where this client is.
 
-        Raises:
-            TransferError: It did not get through, or was refused.
-        """
-        body = json.dumps({"client_url": client_url})
-        await self._send_json("POST", f"{server_url.rstrip('/')}/clients", body, seconds=seconds)
+        Args:
+            server_url: The aggregator's.
+            client_url: Where it reaches this client.
+            boot_id: Identity of this run of the client.
+            group: The client group to be in, if any is asked for.
+            shown: The token that is shown, if any.
+            seconds: How long it may take.
 
-    async def _send_json(self, method: str, url: str, body: str, *, seconds: float) -> None:
-        headers = {"Content-Type": "application/json"}
+        Raises:
+            TransferError: It did not get through, was refused, or the answer is none.
+        """
+        given = {"client_url": client_url, "boot_id": boot_id, **({"group": group} if group else {})}
+        raw = await self._send_json(
+            "POST",
+            server_url.rstrip("/") + routes.REGISTER_PATH,
+            json.dumps(given),
+            seconds=seconds,
+            headers={routes.TOKEN_HEADER: shown} if shown else {},
+        )
+        try:
+            return RegisteredAnswer.model_validate_json(raw)
+        except ValidationError:
+            # An aggregator of the release before: it lists the address, and answers no more than that.
+            return RegisteredAnswer(client_url=client_url, registered=0)
+
+    async def beat(self, server_url: str, heartbeat: Heartbeat, *, seconds: float) -> HeartbeatAnswer:
+        """Tell an aggregator that this client is still there.
+
+        Raises:
+            TransferError: It did not get through, was refused, or the answer is none.
+        """
+        url = server_url.rstrip("/") + routes.CLIENTS_PATH
+        raw = await self._send_json(
+            "PUT", url, heartbeat.model_dump_json(by_alias=True), seconds=seconds, headers=self._authority()
+        )
+        try:
+            return HeartbeatAnswer.model_validate_json(raw)
+        except ValidationError as error:
+            raise TransferError(f"{url}: the answer is no heartbeat's", retryable=True) from error
+
+    async def _send_json(
+        self, method: str, url: str, body: str, *, seconds: float, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        given = {"Content-Type": "application/json", **(self._authority() if headers is None else headers)}
         try:
             async with (
                 asyncio.timeout(max(seconds, SHORTEST_TRY_SECONDS)),
                 self._session.request(
-                    method, url, data=body.encode(), headers=headers, timeout=_timeout(), allow_redirects=False
+                    method, url, data=body.encode(), headers=given, timeout=_timeout(), allow_redirects=False
                 ) as response,
             ):
-                await _expect_success(response)
+                return await _expect_success(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _broken(url, error) from error
+
+    def _authority(self) -> dict[str, str]:
+        return {routes.TOKEN_HEADER: self.token} if self.token else {}
+
+    def _url(self, url: str) -> str:
+        if self._root is None:
+            return url
+        parts = urlsplit(url)
+        return f"{self._root}{parts.path}{f'?{parts.query}' if parts.query else ''}"
 
 
 def open_session(token: str | None) -> aiohttp.ClientSession:
@@ -296,8 +357,8 @@ async def _read_model(response: aiohttp.ClientResponse, model: ModelSource) -> t
     return data, hasher.digest()
 
 
-async def _expect_success(response: aiohttp.ClientResponse) -> None:
-    """Take in an answer whose body does not matter.
+async def _expect_success(response: aiohttp.ClientResponse) -> bytes:
+    """Take in an answer whose body matters little; return what came of it.
 
     Raises:
         TransferError: It is no success.
@@ -306,7 +367,8 @@ async def _expect_success(response: aiohttp.ClientResponse) -> None:
         raise await _refusal(response)
     with suppress(aiohttp.ClientError, OSError, TimeoutError):  # then the connection is not used again
         async with asyncio.timeout(TAIL_SECONDS):
-            await _read_bounded(response)
+            return await _read_bounded(response)
+    return b""
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

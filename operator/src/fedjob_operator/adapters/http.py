@@ -1,6 +1,7 @@
 """Calls to aggregator and clients: the only module that talks to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -8,10 +9,13 @@ from typing import Final, TypeVar
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
+from fedjob_operator.adapters.outside import MAX_ANSWER_BYTES as MAX_OUTSIDE_BYTES
+from fedjob_operator.adapters.outside import check_outside
 from fedjob_operator.core.actions import (
     Action,
     Appoint,
     CheckPods,
+    ConfigureClient,
     CreatePod,
     DeleteJob,
     DeletePod,
@@ -23,6 +27,7 @@ from fedjob_operator.core.actions import (
     RecordEvaluation,
     ReportFailure,
     StartTask,
+    TurnAway,
     WatchRound,
 )
 from fedjob_operator.observations import Answer
@@ -31,6 +36,7 @@ from fedjob_protocol import PROTOCOL_VERSION, routes
 from fedjob_protocol.clients import ReplacedClients
 from fedjob_protocol.errors import Problem, Refusal, Word
 from fedjob_protocol.messages import AggregatorState, ClientInfo, EvaluationView, InitTask, RoundView, TaskView
+from fedjob_protocol.registration import client_token
 from fedjob_protocol.version import OLDEST_SUPPORTED, check_protocol
 
 WATCH_SECONDS: Final = 5
@@ -45,11 +51,27 @@ ANSWER_SECONDS: Final = 10.0
 MAX_ANSWER_BYTES: Final = 64 << 20
 """Largest answer that is read."""
 
+LOAD_SECONDS: Final = 60
+"""How much longer than others a client may take to load the data and the trainer of a job."""
 MAX_OLDER: Final = 1000
 """How many programs of the release before are remembered as such."""
 
 _JSON: Final = MappingProxyType({"Content-Type": "application/json"})
+OnClient = FetchInfo | ConfigureClient | TurnAway | StartTask | Evaluate
+"""Calls to a client or an evaluator."""
 AnswerModel = TypeVar("AnswerModel", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """How clients that registered themselves are called."""
+
+    session: aiohttp.ClientSession
+    """Used for all calls to them; its resolver is a `GuardedResolver`."""
+    refused: Collection[str] = ()
+    """Hosts and addresses that are never called: the API server's."""
+    allows_loopback: bool = True
+    """Whether they may be on this machine."""
 
 
 class HttpPrograms:
@@ -58,20 +80,29 @@ class HttpPrograms:
     Args:
         session: Used for all calls; closed by whoever made it.
         token: The job's token, sent with every call; ``None`` sends none.
+        outside: Where clients that registered themselves may be; absent means anywhere but where no client lives.
         via: Returns the URL that a program's URL is reached by from here; absent where that is the same. May raise a
             `CallError` where there is none.
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, *, token: str | None, via: Callable[[str], str] | None = None
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        token: str | None,
+        via: Callable[[str], str] | None = None,
+        outside: Outside | None = None,
     ) -> None:
         self._session = session
+        self._outside = outside or Outside(session=session)
+        self._token = token
         self._via = via or (lambda url: url)
         # Nothing is compressed on the way: a small answer could become a large one when it is unpacked.
         self._headers = {"Accept-Encoding": "identity"}
         if token:
             self._headers[routes.TOKEN_HEADER] = token
         self._older: dict[str, int] = {}
+        self._most_bytes = MAX_ANSWER_BYTES
 
     async def perform(self, action: Action) -> Answer:
         """Make the call of an action.
@@ -80,6 +111,8 @@ class HttpPrograms:
             CallError: There was no answer, or it was a problem, or it could not be read.
         """
         match action:
+            case FetchInfo() | ConfigureClient() | TurnAway() | StartTask() | Evaluate():
+                return await self._perform_on_client(action)
             case ReadState():
                 return await self._call(AggregatorState, "GET", action.url + routes.STATE_PATH)
             case ListReplaced():
@@ -88,8 +121,6 @@ class HttpPrograms:
                 return await self._call(
                     AggregatorState, "PUT", action.url + routes.LEADERSHIP_PATH, action.leadership, wait=APPOINT_SECONDS
                 )
-            case FetchInfo():
-                return await self._call(ClientInfo, "GET", action.url + routes.INFO_PATH)
             case OpenRound():
                 return await self._call(RoundView, "PUT", action.url + routes.round_path(action.round), action.spec)
             case WatchRound():
@@ -101,6 +132,25 @@ class HttpPrograms:
             case RecordEvaluation():
                 url = action.url + routes.evaluation_path(action.round)
                 return await self._call(RoundView, "PUT", url, action.evaluation)
+            case CreatePod() | DeletePod() | CheckPods() | DeleteJob():
+                raise TypeError(f"{action.key} is no HTTP call")
+
+    async def _perform_on_client(self, action: OnClient) -> Answer:
+        """Make a call to a client or evaluator.
+
+        Raises:
+            CallError: As `perform`; or the address is one where no client lives.
+        """
+        if action.boot_id is not None:
+            return await self._perform_outside(action, action.boot_id)
+        match action:
+            case FetchInfo():
+                return await self._call(ClientInfo, "GET", action.url + routes.INFO_PATH)
+            case ConfigureClient():
+                url = action.url + routes.JOB_PATH
+                return await self._call(ClientInfo, "PUT", url, action.config, wait=LOAD_SECONDS)
+            case TurnAway():
+                return await self._call(ClientInfo, "POST", action.url + routes.TURNED_AWAY_PATH, action.notice)
             case StartTask():
                 is_init = isinstance(action.task, InitTask)
                 path = routes.INIT_PATH if is_init else routes.train_path(action.round)
@@ -108,8 +158,14 @@ class HttpPrograms:
             case Evaluate():
                 url = f"{action.url}{routes.EVALUATE_PATH}?wait={EVALUATE_WAIT_SECONDS}"
                 return await self._call(EvaluationView, "POST", url, action.task, wait=EVALUATE_WAIT_SECONDS)
-            case CreatePod() | DeletePod() | CheckPods() | DeleteJob():
-                raise TypeError(f"{action.key} is no HTTP call")
+
+    async def _perform_outside(self, action: OnClient, boot_id: str) -> Answer:
+        """Make a call to an address that somebody gave: with that client's own token, never with the job's."""
+        outside = self._outside
+        check_outside(action.url, refused=outside.refused, allows_loopback=outside.allows_loopback)
+        programs = HttpPrograms(outside.session, token=client_token(self._token, boot_id))
+        programs._older, programs._most_bytes = self._older, MAX_OUTSIDE_BYTES
+        return await programs.perform(replace(action, boot_id=None))
 
     async def _call(
         self, answer: type[AnswerModel], method: str, url: str, body: BaseModel | None = None, *, wait: float = 0.0
@@ -147,7 +203,11 @@ class HttpPrograms:
             async with self._session.request(
                 method, self._via(url), data=data, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
-                return response.status, await _read(response), response.headers.get(routes.PROTOCOL_HEADER)
+                return (
+                    response.status,
+                    await _read(response, self._most_bytes),
+                    response.headers.get(routes.PROTOCOL_HEADER),
+                )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise CallError(f"{method} {url}: {type(error).__name__}: {error}") from error
 
@@ -161,7 +221,7 @@ def _older_version(header: str | None) -> int | None:
     return version if OLDEST_SUPPORTED <= version < PROTOCOL_VERSION else None
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     """Read a body of bounded size, as it came over the wire."""
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
@@ -169,17 +229,15 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             f"{response.method} {response.url}: the answer is encoded as {encoding!r}, nobody asked for that"
         )
     length = response.content_length
-    if length is not None and length > MAX_ANSWER_BYTES:
-        raise CallError(
-            f"{response.method} {response.url}: the answer has {length} bytes, more than {MAX_ANSWER_BYTES}"
-        )
+    if length is not None and length > most:
+        raise CallError(f"{response.method} {response.url}: the answer has {length} bytes, more than {most}")
     if length is not None:
         return await response.read()
     chunks, total = [], 0
     async for chunk in response.content.iter_any():
         total += len(chunk)
-        if total > MAX_ANSWER_BYTES:
-            raise CallError(f"{response.method} {response.url}: the answer has more than {MAX_ANSWER_BYTES} bytes")
+        if total > most:
+            raise CallError(f"{response.method} {response.url}: the answer has more than {most} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 

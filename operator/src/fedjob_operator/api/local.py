@@ -44,6 +44,7 @@ def local_notes(job: FederatedJob) -> list[Problem]:
             ("gpus", group.gpus and group.device is not Device.GPU),
             ("volumeClaimTemplates", group.volume_claim_templates),
             ("template", group.template),
+            ("external.tokenSecretRef", group.external is not None and group.external.token_secret_ref),
         )
     }
     ignored |= {

@@ -9,7 +9,7 @@ from typing import Any
 from fedjob_operator.api.enums import ClientPods, EvaluationMode
 from fedjob_operator.api.hyperparameters import not_built_in, training_problems
 from fedjob_operator.api.problems import Problem
-from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
+from fedjob_operator.api.spec import FederatedJobSpec
 from fedjob_protocol.strategies import BUILT_IN_STRATEGIES
 
 
@@ -34,7 +34,6 @@ def unsupported(
         *_learning(spec),
         *_strategy(spec, known_strategies),
         *_running(spec),
-        *(problem for index, group in enumerate(spec.client_groups) for problem in _group(index, group)),
     ]
 
 
@@ -102,11 +101,12 @@ def _strategy(spec: FederatedJobSpec, known: Collection[str] | None) -> Iterator
 
 
 def _running(spec: FederatedJobSpec) -> Iterator[Problem]:
+    outside = [index for index, group in enumerate(spec.client_groups) if group.external is not None]
+    if outside and spec.aggregator.replicas > 1:
+        message = f"{spec.aggregator.replicas}, but clients that register themselves know one aggregator only; use 1"
+        yield Problem("spec.aggregator.replicas", message)
+    if len(outside) == len(spec.client_groups) and spec.model.init_from is not None:
+        message = "is read by a client that is started here, and all groups are external; add a group with replicas"
+        yield Problem("spec.model.initFrom", message)
     if EvaluationMode.CLIENTS in spec.evaluation.modes:
         yield Problem("spec.evaluation.modes", "Clients is not supported yet; use Evaluator, or [] for no evaluation")
-
-
-def _group(index: int, group: ClientGroup) -> Iterator[Problem]:
-    path = f"spec.clientGroups[{index}]"
-    if group.external is not None:
-        yield Problem(f"{path}.external", "clients that register themselves are not supported yet; use replicas")

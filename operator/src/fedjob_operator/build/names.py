@@ -69,6 +69,11 @@ def policy_name(job: FederatedJob) -> str:
     return _of_this_job(job, "pods")
 
 
+def registration_policy_name(job: FederatedJob) -> str:
+    """Name of the policy that lets clients register from outside."""
+    return f"{policy_name(job)}-registration"
+
+
 def job_labels(job: FederatedJob) -> dict[str, str]:
     """Labels of everything that belongs to a job."""
     return {

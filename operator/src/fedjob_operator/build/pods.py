@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from fedjob_operator.api.v1alpha1 import ClientGroup, FederatedJob, Images
 from fedjob_operator.build.config import client_config
+from fedjob_operator.build.external import external_groups, outside_groups
 from fedjob_operator.build.merge import merged
 from fedjob_operator.build.names import (
     AGGREGATOR_CONTAINER,
@@ -25,6 +26,7 @@ from fedjob_operator.core.leadership import replica_name
 from fedjob_operator.core.observed import PodRole
 from fedjob_operator.core.pods import group_of, pod_name
 from fedjob_protocol.config import CONFIG_VARIABLE, TERMINATION_LOG_VARIABLE, TOKEN_VARIABLE
+from fedjob_protocol.registration import EXTERNAL_GROUPS_VARIABLE, registration_variable
 from fedjob_protocol.routes import AGGREGATOR_PORT, CLIENT_PORT, HEALTH_PATH, METRICS_PORT, READY_PATH
 
 USER: Final = 10001
@@ -207,6 +209,9 @@ def _aggregator(job: FederatedJob, index: int, settings: PodSettings) -> Documen
     has_standbys = job.spec.aggregator.replicas > 1
     if has_standbys:
         environment["FEDJOB_REPLICA"] = replica_name(index)
+    outside = external_groups(job)
+    if outside is not None:
+        environment[EXTERNAL_GROUPS_VARIABLE] = outside.model_dump_json(by_alias=True)
     container = _container(
         job,
         name=AGGREGATOR_CONTAINER,
@@ -216,6 +221,7 @@ def _aggregator(job: FederatedJob, index: int, settings: PodSettings) -> Documen
         environment=environment,
         settings=settings,
     )
+    container["env"] += _shown_to_register(job)
     # Large checkpoints are verified before it serves; the other two probes begin after that.
     container["startupProbe"] = _probe(HEALTH_PATH, failureThreshold=3600)
     container["readinessProbe"] = _probe(READY_PATH, failureThreshold=10)
@@ -226,6 +232,19 @@ def _aggregator(job: FederatedJob, index: int, settings: PodSettings) -> Documen
     if has_standbys:
         spec["affinity"] = _apart(job)
     return {"spec": spec}
+
+
+def _shown_to_register(job: FederatedJob) -> list[Document]:
+    """What clients of each group show to register: out of the user's Secret, else the job's own token.
+
+    Only the kubelet reads a Secret that a user names.
+    """
+    named = [group.external.token_secret_ref for group in outside_groups(job) if group.external is not None]
+    references = [{"name": item.name if item else secret_name(job), "key": TOKEN_KEY} for item in named]
+    return [
+        {"name": registration_variable(position), "valueFrom": {"secretKeyRef": reference}}
+        for position, reference in enumerate(references)
+    ]
 
 
 def _apart(job: FederatedJob) -> Document:

@@ -3,8 +3,16 @@
 from typing import Any
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
-from fedjob_operator.build.names import JOB_UID_LABEL, job_labels, owner, policy_name
+from fedjob_operator.build.names import (
+    JOB_UID_LABEL,
+    ROLE_LABEL,
+    job_labels,
+    owner,
+    policy_name,
+    registration_policy_name,
+)
 from fedjob_operator.build.settings import PolicySettings
+from fedjob_operator.core.observed import PodRole
 
 NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
 """The label with its name that every namespace has."""
@@ -37,5 +45,28 @@ def network_policy(job: FederatedJob, settings: PolicySettings) -> dict[str, Any
                 {"ports": [{"port": "http", "protocol": "TCP"}], "from": [own, operator]},
                 {"ports": [{"port": "metrics", "protocol": "TCP"}], "from": [monitoring]},
             ],
+        },
+    }
+
+
+def registration_policy(job: FederatedJob) -> dict[str, Any]:
+    """Return the policy that lets anybody reach the aggregator, which asks each for a token: clients come from outside.
+
+    Only for jobs whose clients register themselves.
+    """
+    labels = {JOB_UID_LABEL: job.metadata.uid, ROLE_LABEL: PodRole.AGGREGATOR.value}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": registration_policy_name(job),
+            "namespace": job.metadata.namespace,
+            "labels": job_labels(job),
+            "ownerReferences": [owner(job)],
+        },
+        "spec": {
+            "podSelector": {"matchLabels": labels},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"ports": [{"port": "http", "protocol": "TCP"}]}],
         },
     }

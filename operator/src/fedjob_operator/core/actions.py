@@ -7,6 +7,7 @@ idempotent by protocol. ``key`` names an action; one that is under way is not st
 from dataclasses import dataclass
 
 from fedjob_operator.core.observed import PodRole
+from fedjob_protocol.config import ClientConfig
 from fedjob_protocol.messages import (
     EvaluateTask,
     Evaluation,
@@ -15,6 +16,7 @@ from fedjob_protocol.messages import (
     RoundSpec,
     TrainTask,
 )
+from fedjob_protocol.registration import TurnedAway
 from fedjob_protocol.replication import Leadership
 
 
@@ -75,6 +77,8 @@ class Call:
 
     url: str
     incarnation: str
+    boot_id: str | None = None
+    """Of a client that registered itself: what the token that it is called with is made from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,31 @@ class FetchInfo(Call):
     def key(self) -> str:
         """Identity of the action."""
         return f"info/{self.role}/{self.index}/{self.incarnation}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigureClient(Call):
+    """Tell a client that registered itself its job; `config` is filled in by whoever performs it."""
+
+    index: int
+    config: ClientConfig | None = None
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"configure/{self.index}/{self.incarnation}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnAway(Call):
+    """Tell a client that registered itself that the job goes on without it."""
+
+    notice: TurnedAway
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"turn-away/{self.incarnation}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +238,8 @@ Action = (
     | CheckPods
     | DeleteJob
     | FetchInfo
+    | ConfigureClient
+    | TurnAway
     | ReadState
     | ListReplaced
     | Appoint

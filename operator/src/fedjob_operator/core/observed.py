@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from fedjob_protocol.clients import RegisteredClient
 from fedjob_protocol.messages import AggregatorState, ClientInfo, EvaluationView, RoundView
 from fedjob_protocol.reasons import Reason
 
@@ -70,6 +71,8 @@ class PodView:
     """While stopping: when it should have ended, if it is reported not ready, and not that it ended."""
     gpus_held: int = 0
     """GPUs that are taken for it, from the moment it has a node."""
+    boot_id: str | None = None
+    """Of a client that registered itself: the identity that it gave; it is called with a token made from that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +135,12 @@ class Observed:
     """The newest answer of the evaluator."""
     pod_check: PodCheck | None = None
     """The newest answer to `CheckPods`."""
+    registered: Mapping[int, RegisteredClient] | None = None
+    """By client index: who registered itself; ``None`` until the aggregator was asked."""
+    configured: frozenset[str] = frozenset()
+    """Incarnations of such clients that were told their job."""
+    turned_away: frozenset[str] = frozenset()
+    """Incarnations of such clients that were told that the job goes on without them."""
     replaced: Mapping[int, int] = field(default_factory=dict)
     """By client index: how often somebody wants it to have been replaced."""
     failures: Mapping[str, Failure] = field(default_factory=dict)

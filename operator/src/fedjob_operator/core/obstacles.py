@@ -114,6 +114,23 @@ def _named(reason: Reason, message: str, aside: str = "") -> Obstacle:
     return Obstacle(reason=reason, message=text)
 
 
+def silence_of_client(pod: PodView, seen: Observed, now: datetime, key: str) -> Obstacle:
+    """Say why a client that registered itself has not taken the job.
+
+    Args:
+        pod: Its view.
+        seen: Everything seen.
+        now: The time.
+        key: Of the call that it has not answered.
+    """
+    failure = seen.failures.get(key)
+    if failure and failure.word == Word.UNSUPPORTED_PROTOCOL:
+        return _named(Reason.PROTOCOL_MISMATCH, failure.message)
+    if failure and (failure.word is not None or now - failure.since >= UNREACHABLE_AFTER):
+        return Obstacle(reason=None, message=f"at {pod.url}: {failure.message}")
+    return Obstacle(reason=None, message="was just registered")
+
+
 def _silent(pod: PodView, seen: Observed, now: datetime) -> Obstacle:
     """Its pod is ready, and it has not said what it is, or said that it is not what was asked for."""
     key = FetchInfo(url=pod.url or "", incarnation=pod.incarnation, role=pod.role, index=pod.index).key

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from fedjob_operator.api.v1alpha1 import ClientGroup, Device, EvaluationMode, FederatedJob, LayoutEntry
 from fedjob_operator.core.actions import Action, CreatePod, DeletePod, FetchInfo, ReadState
+from fedjob_operator.core.external import plan_outside
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import Observed, PodPhase, PodRole, PodView
 from fedjob_operator.core.obstacles import Obstacle, obstacle
@@ -38,6 +39,12 @@ class PodPlan:
     """Clients that answer and said what they hold."""
     lost: frozenset[int]
     """Clients whose pods ended more often than ``backoffLimit`` allows."""
+    absent: frozenset[int]
+    """Clients that register themselves and are not there now."""
+    vanished: frozenset[int]
+    """Of these, those that were there."""
+    unproven: frozenset[int]
+    """Clients that register themselves and have not taken the job: not chosen until they have."""
     obstacles: Mapping[Place, Obstacle]
     """Why the pods that are wanted and not ready are not."""
     evaluator_ready: bool
@@ -59,11 +66,12 @@ def needs_evaluator(job: FederatedJob) -> bool:
 def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
     """Plan the pods of a job that is not finished."""
     limits, owners = _backoff_limits(job), _volume_owners(job)
+    outside = plan_outside(job, _wanted_outside(job), seen, now)
     firsts = {(PodRole.CLIENT, entry.index): entry.first_ordinal for entry in job.status.clients.replaced}
     newest, old = _newest(seen, firsts)
     retired = {(pod.role, pod.index): pod for pod in old}
     old += [newest.pop(place) for place in sorted(newest.keys() - limits.keys())]  # nobody asks for them any more
-    actions: list[Action] = _deletions(old)
+    actions: list[Action] = [*_deletions(old), *outside.actions]
     wake: list[datetime] = []
     lost: set[Place] = set()
     ready: set[Place] = set()
@@ -101,15 +109,19 @@ def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
         )
         for place in limits.keys() - ready
     }
+    obstacles.update(((PodRole.CLIENT, index), found) for index, found in outside.obstacles.items())
     aggregators = {index: pod for (role, index), pod in newest.items() if role is PodRole.AGGREGATOR}
     return PodPlan(
         actions=tuple(actions),
         aggregator=_leading(job, aggregators),
         aggregators=aggregators,
-        clients={index: pod for (role, index), pod in newest.items() if role is PodRole.CLIENT},
+        clients={**{index: pod for (role, index), pod in newest.items() if role is PodRole.CLIENT}, **outside.views},
         evaluator=newest.get((PodRole.EVALUATOR, 0)),
-        ready=frozenset(index for role, index in ready if role is PodRole.CLIENT),
+        ready=frozenset([*(index for role, index in ready if role is PodRole.CLIENT), *outside.ready]),
         lost=frozenset(index for role, index in lost if role is PodRole.CLIENT),
+        absent=outside.absent,
+        vanished=outside.vanished,
+        unproven=outside.unproven,
         obstacles=obstacles,
         evaluator_ready=(PodRole.EVALUATOR, 0) in ready,
         evaluator_lost=(PodRole.EVALUATOR, 0) in lost,
@@ -251,11 +263,20 @@ def _backoff_limits(job: FederatedJob) -> dict[Place, int | None]:
     }
     late = frozenset(job.status.clients.late_indices)
     for entry, group in _groups(job):
+        if group.external is not None:
+            continue
         wanted = (index for index in _declared(entry, group) if index not in late)
         limits.update(((PodRole.CLIENT, index), group.backoff_limit) for index in wanted)
     if needs_evaluator(job):
         limits[PodRole.EVALUATOR, 0] = EVALUATOR_BACKOFF_LIMIT
     return limits
+
+
+def _wanted_outside(job: FederatedJob) -> dict[int, ClientGroup]:
+    """The clients that register themselves and are wanted, with their groups."""
+    late = frozenset(job.status.clients.late_indices)
+    groups = [(entry, group) for entry, group in _groups(job) if group.external is not None]
+    return {index: group for entry, group in groups for index in _declared(entry, group) if index not in late}
 
 
 def _volume_owners(job: FederatedJob) -> frozenset[Place]:

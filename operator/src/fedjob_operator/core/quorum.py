@@ -49,9 +49,11 @@ def may_start(job: FederatedJob, pods: PodPlan, now: datetime) -> tuple[bool, da
 
 def draw(job: FederatedJob, pods: PodPlan, *, round_number: int, redraw: int) -> tuple[int, ...]:
     """Choose the participants of a round; of round 0 the ready client with the lowest index, if there is one."""
-    candidates = [index for index in wanted_clients(job) if index not in pods.lost]
+    candidates = [index for index in wanted_clients(job) if index not in pods.lost | pods.unproven]
     if round_number == 0:
-        return tuple((sorted(pods.ready) or candidates)[:1])
+        # One that we started, if there is one: it may have been given the model to begin with.
+        ready = sorted(pods.ready, key=lambda index: (pods.clients[index].boot_id is not None, index))
+        return tuple((ready or candidates)[:1])
     return select(
         seed=job.spec.seed,
         round_number=round_number,

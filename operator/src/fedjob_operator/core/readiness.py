@@ -28,8 +28,8 @@ def observe(scene: Scene, status: FederatedJobStatus) -> FederatedJobStatus:
     clients = Clients(
         desired=len(declared_clients(job)),
         ready=len(pods.ready),
-        lost=len(pods.lost),
-        lost_indices=tuple(sorted(pods.lost)),
+        lost=len(pods.lost | pods.vanished),
+        lost_indices=tuple(sorted(pods.lost | pods.vanished)),
         late_indices=status.clients.late_indices,
         replaced=status.clients.replaced,
     )

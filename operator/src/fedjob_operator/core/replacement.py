@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, ReplacedClient
 from fedjob_operator.core.actions import ListReplaced, OpenRound, WatchRound
+from fedjob_operator.core.external import has_outside
 from fedjob_operator.core.observed import Observed, PodRole
 from fedjob_operator.core.pods import wanted_clients
 from fedjob_operator.core.scene import Scene, Step
@@ -37,11 +38,14 @@ def _next_ordinal(index: int, known: Mapping[int, ReplacedClient], seen: Observe
 
 
 def listening(scene: Scene, step: Step) -> Step:
-    """Ask for replacements while clients are missing; the view of an open round tells of them by itself."""
+    """Ask who registered, and for replacements while clients are missing; the view of a round tells of the latter."""
     aggregator = scene.aggregator
     if aggregator is None or scene.state is None or aggregator.url is None:
         return step
+    listen = ListReplaced(url=aggregator.url, incarnation=aggregator.incarnation)
+    if has_outside(scene.job):
+        return step.acting(listen)  # who registered, or left, is told in no other way
     is_told = any(isinstance(action, OpenRound | WatchRound) for action in step.actions)
     if is_told or scene.pods.ready.issuperset(wanted_clients(scene.job)):
         return step
-    return step.acting(ListReplaced(url=aggregator.url, incarnation=aggregator.incarnation))
+    return step.acting(listen)

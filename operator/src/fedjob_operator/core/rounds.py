@@ -125,7 +125,7 @@ def _progress_message(current: CurrentRound) -> str:
 def _open(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
     """Open the round once its participants are ready, or their time for that is over."""
     status = scene.job.status
-    wanted = frozenset(wanted_clients(scene.job)) - scene.pods.lost
+    wanted = frozenset(wanted_clients(scene.job)) - scene.pods.lost - scene.pods.absent
     absent = [index for index in current.selected if index in wanted and index not in scene.pods.ready]
     limit = after(current.started_at or scene.now, scene.spec.startup_deadline_seconds)
     present = scene.pods.ready.intersection(current.selected)
@@ -217,6 +217,9 @@ def _assign(
         why = pod.exit.message if pod and pod.exit else "its pods ended too often"
         reason = pod.exit.reason if pod and pod.exit and pod.exit.reason in _CAUSES else Reason.CLIENT_LOST
         return step.acting(_report(scene, current, index, aggregator, reason, why))
+    if index in scene.pods.absent:
+        why = scene.pods.obstacles[PodRole.CLIENT, index].message
+        return step.acting(_report(scene, current, index, aggregator, Reason.CLIENT_LOST, why))
     if pod is None or index not in scene.pods.ready:
         return step
     ack = scene.seen.acks.get(index)
@@ -225,7 +228,7 @@ def _assign(
         return step
     task = start_task(scene, current, client=pod, aggregator=aggregator, view=view)
     failure = scene.seen.failures.get(task.key)
-    if failure and failure.word in _HOPELESS:
+    if failure and failure.word in _HOPELESS and pod.boot_id is None:  # outside, it may just have been started again
         return step.acting(_report(scene, current, index, aggregator, Reason.PROTOCOL_MISMATCH, failure.message))
     return step.acting(task)
 

@@ -132,7 +132,14 @@ def start_task(
             max_model_bytes=job.spec.model.max_bytes,
             destination=destination,
         )
-    return StartTask(url=client.url or "", incarnation=client.incarnation, client=index, round=number, task=task)
+    return StartTask(
+        url=client.url or "",
+        incarnation=client.incarnation,
+        boot_id=client.boot_id,
+        client=index,
+        round=number,
+        task=task,
+    )
 
 
 def _participants(scene: Scene, selected: tuple[int, ...]) -> tuple[Participant, ...]:

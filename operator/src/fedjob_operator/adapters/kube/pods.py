@@ -22,9 +22,10 @@ from fedjob_operator.adapters.kube.documents import Document, is_owned_by, label
 from fedjob_operator.adapters.kube.store import JobKey
 from fedjob_operator.adapters.kube.view import pod_uid
 from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.build.external import outside_groups
 from fedjob_operator.build.names import JOB_UID_LABEL, MANAGED_BY_LABEL, MANAGER
 from fedjob_operator.build.pods import build_pod, refused_service_account
-from fedjob_operator.build.policy import network_policy
+from fedjob_operator.build.policy import network_policy, registration_policy
 from fedjob_operator.build.settings import PodSettings
 from fedjob_operator.build.storage import aggregator_claim, aggregator_service, client_claims, token_secret
 from fedjob_operator.core.actions import CreatePod, DeletePod
@@ -179,6 +180,8 @@ class KubePods:
         ]
         if self._settings.policy is not None:
             documents.append((POLICIES, network_policy(job, self._settings.policy)))
+            if outside_groups(job):
+                documents.append((POLICIES, registration_policy(job)))
         if action.role is PodRole.AGGREGATOR and (claim := aggregator_claim(job, action.index)) is not None:
             documents.append((CLAIMS, claim))
         if action.role is PodRole.CLIENT:
@@ -234,7 +237,7 @@ def _samples(job: FederatedJob) -> list[tuple[str, CreatePod]]:
     samples = [("spec.aggregator.template", CreatePod(role=PodRole.AGGREGATOR, index=0, ordinal=0))]
     for entry in job.status.layout:
         position = next(place for place, group in enumerate(job.spec.client_groups) if group.name == entry.group)
-        if entry.count:
+        if entry.count and job.spec.client_groups[position].external is None:
             action = CreatePod(role=PodRole.CLIENT, index=entry.first, ordinal=0)
             samples.append((f"spec.clientGroups[{position}].template", action))
     if needs_evaluator(job):

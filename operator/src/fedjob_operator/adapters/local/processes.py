@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.build.config import client_config
+from fedjob_operator.build.external import external_groups
 from fedjob_operator.core.actions import CreatePod, DeletePod
 from fedjob_operator.core.leadership import replica_name
 from fedjob_operator.core.observed import Exit, PodCheck, PodPhase, PodRole, PodView
@@ -34,6 +35,7 @@ from fedjob_protocol.config import (
 from fedjob_protocol.lifeline import LIFELINE_ON_STDIN, LIFELINE_VARIABLE
 from fedjob_protocol.messages import Announcement
 from fedjob_protocol.reasons import Reason
+from fedjob_protocol.registration import EXTERNAL_GROUPS_VARIABLE, REGISTRATION_TOKEN_VARIABLE, registration_variable
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,12 @@ class LocalSettings:
     """The manifest's folder: the user's own trainers are imported from it, and relative data paths start there."""
     environment: Mapping[str, str]
     """Environment that the processes inherit."""
+    host: str = "127.0.0.1"
+    """Address that the aggregator listens on."""
+    port: int = 0
+    """Port that the aggregator listens on; 0 picks a free one."""
+    sessions: tuple[str, ...] | None = None
+    """Further flags of an aggregator that takes orders for training sessions, to whom any client may register."""
 
 
 class LocalPods:
@@ -156,7 +164,8 @@ class LocalPods:
             folder = str(self._settings.folder / aggregator_folder(action.index))
             several = job.spec.aggregator.replicas > 1
             member = ["--replica", replica_name(action.index)] if several else []
-            return [*python, "fedjob_aggregator", "--host", "127.0.0.1", "--port", "0", "--dir", folder, *member], {}
+            place = ["--host", self._settings.host, "--port", str(self._settings.port), "--dir", folder]
+            return [*python, "fedjob_aggregator", *place, *member, *(self._settings.sessions or ())], self._outside(job)
         init_from = job.spec.model.init_from
         config = client_config(
             job,
@@ -173,6 +182,15 @@ class LocalPods:
             "FEDJOB_STATE_DIR": str(self._settings.folder / "clients"),
         }
         return [*python, "fedjob_client", "--host", "127.0.0.1", "--port", "0"], identity
+
+    def _outside(self, job: FederatedJob) -> dict[str, str]:
+        """What the aggregator is told of clients that register themselves, and what they have to show."""
+        groups = None if self._settings.sessions is not None else external_groups(job)
+        shown = self._settings.environment.get(REGISTRATION_TOKEN_VARIABLE, "")
+        if groups is None:
+            return {}
+        tokens = {registration_variable(position): shown for position in range(len(groups.groups))}
+        return {EXTERNAL_GROUPS_VARIABLE: groups.model_dump_json(by_alias=True), **tokens}
 
     def _common(self, action: CreatePod) -> dict[str, str]:
         return {
