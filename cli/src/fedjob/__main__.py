@@ -1,5 +1,6 @@
 """The command line: every command and option is declared here, what it does is in the modules beside this one."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from fedjob.fetch import PUBLISHED, fetch
 from fedjob.lab import run_lab
 from fedjob.partition import show_partition
 from fedjob.predict import predict
-from fedjob.run import Options, run, validate
+from fedjob.run import Options as RunOptions
+from fedjob.run import run, validate
+from fedjob.serving import Options, run_server
 from fedjob.show import show_model, show_rounds
 from fedjob.start import init
 from fedjob_protocol import __version__
@@ -25,6 +28,15 @@ OUTPUT = click.option(
 )
 RUN_FOLDER = click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 MANIFEST = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+
+
+def _count(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
+    """A number of clients, or a percentage of them."""
+    if value is None:
+        return None
+    if re.fullmatch(r"[1-9][0-9]{0,4}|([1-9][0-9]?|100)%", value) is None:
+        raise click.BadParameter(f"{value!r} is neither a number of clients nor a percentage such as 50%")
+    return value if value.endswith("%") else int(value)
 
 
 def _address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
@@ -75,7 +87,7 @@ def run_command(
     Exit code 0: Complete. 1: Failed. 2: wrong manifest or usage, nothing was started. 130: interrupted, can be resumed.
     """
     as_json = output == "json"
-    options = Options(file=file, overrides=overrides, folder=folder, resume=resume, as_json=as_json, listen=listen)
+    options = RunOptions(file=file, overrides=overrides, folder=folder, resume=resume, as_json=as_json, listen=listen)
     sys.exit(run(options))
 
 
@@ -192,6 +204,85 @@ def predict_command(folder: Path, inputs: Path | None, samples: int, output: str
 def lab_command(clients: int, client_port: int, aggregator_port: int, folder: Path | None) -> None:
     """Start clients and an aggregator to talk to with curl; Ctrl-C ends them."""
     run_lab(clients=clients, client_port=client_port, aggregator_port=aggregator_port, folder=folder)
+
+
+@cli.command("serve")
+@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field of FILE.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option(
+    "--port", default=5000, show_default=True, type=click.IntRange(0, 65535), help="TCP port; 0 picks a free one."
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of models and sessions; what is in it is gone on with.  [default: runs/serve]",
+)
+@click.option("--rounds", type=click.IntRange(1, 10_000), help="Rounds of a session that does not say.  [default: 3]")
+@click.option(
+    "--places",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 10_000),
+    help="Places that a session has at least, for clients that come later; all that are registered have one.",
+)
+@click.option(
+    "--min-clients",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Clients that a session waits for, and reports that a round needs.",
+)
+@click.option(
+    "--clients-per-round", callback=_count, metavar="N|N%", help="Clients chosen in each round.  [default: all]"
+)
+@click.option(
+    "--join-wait-seconds",
+    type=click.IntRange(0, 31_536_000),
+    help="With --min-clients there, how long a session waits for the other places.  [default: 60]",
+)
+@click.option(
+    "--late-joiners",
+    type=click.Choice(["accept", "refuse"], case_sensitive=False),
+    help="What becomes of clients that come after the start of a session.  [default: accept]",
+)
+def serve_command(  # noqa: PLR0913 - one for each option
+    *,
+    file: Path | None,
+    overrides: tuple[str, ...],
+    host: str,
+    port: int,
+    folder: Path | None,
+    rounds: int | None,
+    places: int,
+    min_clients: int,
+    clients_per_round: int | str | None,
+    join_wait_seconds: int | None,
+    late_joiners: str | None,
+) -> None:
+    """Serve: clients register here, and POST /training, or the button on the page, starts a training session.
+
+    FILE is a manifest that says what is trained; its one client group describes the clients that register. Without it,
+    a small network on handwritten digits. FEDJOB_REGISTRATION_TOKEN is what clients have to show, if it is set.
+    """
+    sys.exit(
+        run_server(
+            Options(
+                file=file,
+                overrides=overrides,
+                folder=folder,
+                host=host,
+                port=port,
+                rounds=rounds,
+                places=places,
+                min_clients=min_clients,
+                clients_per_round=clients_per_round,
+                join_wait_seconds=join_wait_seconds,
+                late_joiners=late_joiners,
+            )
+        )
+    )
 
 
 def main() -> None:

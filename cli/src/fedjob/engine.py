@@ -4,10 +4,11 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -17,6 +18,8 @@ from fedjob_operator.adapters.local import JobFile, LocalPods, LocalSettings
 from fedjob_operator.adapters.outside import GuardedResolver
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.reconcile import OnChange, Reconciler
+
+Result = TypeVar("Result")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """End a run; the job can be resumed."""
@@ -50,8 +53,20 @@ def execute(run: Run) -> FederatedJob:
     Raises:
         Interrupted: SIGINT or SIGTERM arrived; the job can be resumed.
     """
+    return interruptible(lambda: _reconcile(run))
+
+
+def interruptible(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """Run something in an event loop of its own until it ends, or is asked to.
+
+    Args:
+        work: Cleans up after itself when it is cancelled.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM arrived.
+    """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_drive(run))
+        return runner.run(_drive(work()))
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -68,9 +83,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _drive(run: Run) -> FederatedJob:
+async def _drive(work: Coroutine[Any, Any, Result]) -> Result:
     loop = asyncio.get_running_loop()
-    driving = asyncio.ensure_future(_reconcile(run))
+    driving = asyncio.ensure_future(work)
     interrupted = False
 
     def interrupt() -> None:

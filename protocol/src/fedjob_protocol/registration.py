@@ -74,10 +74,11 @@ class HeartbeatAnswer(Answer):
 
 
 class TurnedAway(Message):
-    """Body of ``POST /v1/turned-away`` on a client: the job goes on without it."""
+    """Body of ``POST /v1/turned-away`` on a client: the job is over, or goes on without it."""
 
     job_uid: Name
     reason: Name
+    """``LateJoiner``; of a job that is over, its phase: ``Complete`` or ``Failed``."""
     message: ShortText
 
 

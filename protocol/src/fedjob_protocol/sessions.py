@@ -31,9 +31,9 @@ class TrainingRequest(BaseModel):
     """Epochs of each client in each round."""
     batch_size: int | None = Field(default=None, ge=1, le=10_000_000)
     num_train_samples: int | None = Field(default=None, ge=1, le=10**9)
-    """Most training examples that each client uses."""
+    """Most training examples of the data set, before it is divided among the clients."""
     num_validation_samples: int | None = Field(default=None, ge=1, le=10**9)
-    """Most held-out examples that a model is evaluated on."""
+    """Most held-out examples that models are evaluated on."""
 
 
 class SessionRecord(Answer):

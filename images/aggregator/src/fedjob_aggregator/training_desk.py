@@ -11,6 +11,8 @@ from fedjob_protocol.sessions import SessionOrder, SessionRecord, SessionReport,
 
 DRIVER_SECONDS: Final = 60.0
 """A driver that did not report for so long is gone."""
+FIRST_SECONDS: Final = 5.0
+"""How long after the start the driver's first report is waited for."""
 TAKE_SECONDS: Final = 10.0
 """Within this the driver has to take an order."""
 LONGEST_WAIT_SECONDS: Final = 25.0
@@ -54,6 +56,7 @@ class TrainingDesk:
         Raises:
             Refusal: ``training-in-progress``; ``unavailable`` where nobody is registered, or nobody drives.
         """
+        await self._heard_of_driver()
         if self.state is SessionState.CLIENTS_TRAINING:
             raise Refusal(Word.TRAINING_IN_PROGRESS, f"a session is under way: {self.message or 'it is beginning'}")
         if self._report is None or time.monotonic() - self._reported > DRIVER_SECONDS:
@@ -77,6 +80,13 @@ class TrainingDesk:
         finally:
             self._order = None
         return order
+
+    async def _heard_of_driver(self) -> None:
+        """Wait a moment for the first report after the start: a session may be under way."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SECONDS):
+                while self._report is None:
+                    await self._changed.wait()
 
     async def exchange(self, report: SessionReport, wait_seconds: float) -> SessionOrder:
         """Take in what the driver does, and answer an order as soon as there is one."""

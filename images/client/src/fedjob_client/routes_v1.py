@@ -14,6 +14,7 @@ from fedjob_protocol import PROTOCOL_VERSION, __version__, routes
 from fedjob_protocol.config import ClientConfig, Role
 from fedjob_protocol.errors import Refusal, Word, quote
 from fedjob_protocol.messages import ClientInfo, EvaluateTask, EvaluationView, InitTask, TaskView, TrainTask
+from fedjob_protocol.reasons import Reason
 from fedjob_protocol.registration import TurnedAway
 
 _log = logging.getLogger(__name__)
@@ -107,8 +108,11 @@ async def take_job(config: ClientConfig, request: Request) -> Response:
 
 @router.post(routes.TURNED_AWAY_PATH, response_model=ClientInfo)
 async def turned_away(notice: TurnedAway, request: Request) -> Response:
-    """Tell a client that registered itself that a job goes on without it; it says why in its log."""
-    _log.warning("turned away by job %s: %s: %s", quote(notice.job_uid), quote(notice.reason), quote(notice.message))
+    """Tell a client that registered itself that a job is over, or goes on without it; it says so in its log."""
+    if notice.reason == Reason.LATE_JOINER:
+        _log.warning("turned away: %s: %s", notice.reason, quote(notice.message))
+    else:
+        _log.info("the job is over: %s: %s", quote(notice.reason), quote(notice.message))
     return await info(request)
 
 

@@ -109,7 +109,7 @@ class ConfigureClient(Call):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnAway(Call):
-    """Tell a client that registered itself that the job goes on without it."""
+    """Tell a client that registered itself that the job is over, or goes on without it."""
 
     notice: TurnedAway
 

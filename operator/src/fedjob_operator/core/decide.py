@@ -14,6 +14,7 @@ from fedjob_operator.core.acceptance import accept, accepted, as_accepted, forge
 from fedjob_operator.core.actions import Action
 from fedjob_operator.core.conditions import describe, finish, is_finished, is_suspended
 from fedjob_operator.core.contradictions import contradiction
+from fedjob_operator.core.external import farewells
 from fedjob_operator.core.finished import look_after
 from fedjob_operator.core.leadership import lead
 from fedjob_operator.core.moments import after
@@ -63,9 +64,9 @@ def decide(job: FederatedJob, seen: Observed, now: datetime, *, platform: Platfo
     if job.metadata.deletion_timestamp is not None:
         return Decision(status=job.status, finished=over)
     if over and not platform.looks_after_finished:
-        return Decision(status=job.status, actions=release_pods(seen), finished=True)
+        return Decision(status=job.status, actions=(*release_pods(seen), *farewells(job, seen)), finished=True)
     if over:
-        step = look_after(job, seen, now, platform)
+        step = look_after(job, seen, now, platform).acting(*farewells(job, seen))
         return Decision(status=step.status, actions=step.actions, wake_at=step.wake_at, finished=True)
     step = _unfinished(job, seen, now, platform)
     status = _following(job, step.status)

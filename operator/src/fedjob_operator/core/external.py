@@ -133,6 +133,21 @@ def _turned_away(job: FederatedJob, seen: Observed) -> list[Action]:
     return actions
 
 
+def farewells(job: FederatedJob, seen: Observed) -> tuple[Action, ...]:
+    """Tell everybody who worked for a finished job that it is over; whoever does not answer is not asked twice."""
+    actions = []
+    for client in (seen.registered or {}).values():
+        view, phase = _view(client), job.status.phase
+        if view.incarnation not in seen.configured or view.incarnation in seen.turned_away:
+            continue
+        message = (job.status.message or "")[:1024]
+        notice = TurnedAway(job_uid=job.metadata.uid, reason=phase, message=message)
+        action = TurnAway(url=view.url or "", incarnation=view.incarnation, boot_id=view.boot_id, notice=notice)
+        if view.phase is PodPhase.READY and action.key not in seen.failures:
+            actions.append(action)
+    return tuple(actions)
+
+
 def _obstacle(view: PodView | None, seen: Observed, now: datetime) -> Obstacle:
     if view is None:
         return Obstacle(reason=None, message="has not registered")

@@ -140,7 +140,7 @@ class Observed:
     configured: frozenset[str] = frozenset()
     """Incarnations of such clients that were told their job."""
     turned_away: frozenset[str] = frozenset()
-    """Incarnations of such clients that were told that the job goes on without them."""
+    """Incarnations of such clients that were told that the job is over, or goes on without them."""
     replaced: Mapping[int, int] = field(default_factory=dict)
     """By client index: how often somebody wants it to have been replaced."""
     failures: Mapping[str, Failure] = field(default_factory=dict)
