@@ -57,3 +57,25 @@ def test_a_client_of_the_start_whose_pod_is_replaced_stays_one():
 
 def test_the_refused_are_counted_as_declared():
     assert (begun().status.clients.desired, begun().status.clients.ready) == (4, 2)
+
+
+# Accepted, and never there
+
+WAITING = JOB.in_round(1, 0, 1, state="Provisioning", deadline=None)
+
+
+def state_at(seconds: float, what=None):
+    job = settled(WAITING, what or seen().aggregator(committed=0).ready(1, 3).starting(0, 2), now=at(seconds))[0]
+    return job.status.current_round.state
+
+
+def test_a_round_waits_for_a_client_that_never_came_as_long_as_the_start_did():
+    assert [state_at(seconds) for seconds in (0, 9.9, 10)] == ["Provisioning", "Provisioning", "Open"]
+
+
+def test_the_wait_ends_when_the_decision_says_so():
+    assert decided(WAITING, seen().aggregator(committed=0).ready(1, 3).starting(0, 2), now=at(2)).wake_at == at(10)
+
+
+def test_with_fewer_than_min_clients_ready_a_round_waits_for_their_pods():
+    assert state_at(899, seen().aggregator(committed=0).ready(1).starting(0, 2, 3)) == "Provisioning"

@@ -4,6 +4,8 @@ The order is fixed by two rules. The intent is in the status before any call tha
 aggregator has committed is true: the status follows it, never the other way round.
 """
 
+from datetime import datetime
+
 from fedjob_operator.api.resolve import min_clients, min_reports
 from fedjob_operator.api.v1alpha1 import (
     ConditionType,
@@ -127,7 +129,7 @@ def _open(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
     status = scene.job.status
     wanted = frozenset(wanted_clients(scene.job)) - scene.pods.lost - scene.pods.absent
     absent = [index for index in current.selected if index in wanted and index not in scene.pods.ready]
-    limit = after(current.started_at or scene.now, scene.spec.startup_deadline_seconds)
+    limit = _latest_opening(scene, current)
     present = scene.pods.ready.intersection(current.selected)
     if absent and scene.now < limit:
         return Step(status=_provisioning(scene, current, absent), wake_at=limit)
@@ -153,6 +155,19 @@ def _open(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
             return failed(scene, status, Reason.INVALID_SPEC, failure.message if failure else "")
         case _:
             return Step(status=status, actions=(action,))
+
+
+def _latest_opening(scene: Scene, current: CurrentRound) -> datetime:
+    """When a round opens without those of its participants who are not ready.
+
+    With enough clients for the job to go on, and for a round to be committed, it waits no longer than the start of the
+    job did: one that never came would otherwise hold up every round that it is chosen for.
+    """
+    seconds = scene.spec.startup_deadline_seconds
+    needed = 1 if current.number == 0 else max(min_clients(scene.spec), min_reports(scene.spec))
+    if len(scene.pods.ready) >= needed:
+        seconds = min(seconds, scene.spec.join_wait_seconds)
+    return after(current.started_at or scene.now, seconds)
 
 
 def _provisioning(scene: Scene, current: CurrentRound, absent: list[int]) -> FederatedJobStatus:
