@@ -26,7 +26,7 @@ from fedjob_operator.adapters.kube.reach import through_api_server
 from fedjob_operator.adapters.kube.store import JobKey
 from fedjob_operator.adapters.kube.tokens import job_token, operator_key
 from fedjob_operator.adapters.metrics import OperatorMetrics
-from fedjob_operator.adapters.outside import GuardedResolver
+from fedjob_operator.adapters.outside import DEFAULT_PORTS, GuardedResolver
 from fedjob_operator.api.v1alpha1 import Images
 from fedjob_operator.core.platform import Platform
 from fedjob_operator.driver import JobDriver, Surroundings
@@ -228,7 +228,9 @@ async def _pod_session(login: Login, reach: Reach) -> AsyncIterator[aiohttp.Clie
 async def _outside(login: Login, environment: Mapping[str, str]) -> AsyncIterator[Outside]:
     """Open the session that clients which registered themselves are called by: never this pod, nor the API server."""
     own = environment.get("KUBERNETES_SERVICE_HOST")
-    refused = frozenset(host for host in (own, urlsplit(login.server).hostname) if host)
+    server = urlsplit(login.server)
+    port = server.port or DEFAULT_PORTS.get(server.scheme)
+    refused = frozenset([f"{server.hostname}:{port}", *([own] if own else [])])
     resolver = GuardedResolver(refused=refused, allows_loopback=own is None)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS, resolver=resolver)) as session:
         yield Outside(session=session, refused=refused, allows_loopback=own is None)

@@ -133,6 +133,15 @@ class Cluster:
 
         return self._watching(namespace, name, look, f"reason {reason} of {name}", seconds)
 
+    def until(self, namespace: str, name: str, holds: Callable[[Document], object], what: str) -> Document:
+        """Wait until something holds of the status; return the status then."""
+
+        def look() -> Document | None:
+            status = self.status(namespace, name)
+            return status if holds(status) else None
+
+        return self._watching(namespace, name, look, f"{what} of {name}", CHANGE_SECONDS)
+
     def condition(self, namespace: str, name: str, kind: str) -> Document:
         """A condition of a job; empty where it has none of that type."""
         conditions = self.status(namespace, name).get("conditions", [])

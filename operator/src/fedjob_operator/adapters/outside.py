@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Collection
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from typing_extensions import override
 from fedjob_operator.ports import CallError
 from fedjob_protocol.hosts import address_of, host_problem
 
+DEFAULT_PORTS: Final = MappingProxyType({"http": 80, "https": 443})
 MAX_ANSWER_BYTES: Final = 1 << 20
 """Largest answer that is read of a client that registered itself."""
 
@@ -21,14 +23,15 @@ def check_outside(url: str, *, refused: Collection[str], allows_loopback: bool) 
 
     Args:
         url: The URL.
-        refused: Hosts and addresses that are never called: the API server's.
+        refused: Hosts and addresses that are never called, or never at a port (``host:port``): the API server's.
         allows_loopback: Whether clients may be on this machine.
 
     Raises:
         CallError: With what is wrong.
     """
-    host = (urlsplit(url).hostname or "").rstrip(".")
-    if problem := _problem(host, refused=refused, allows_loopback=allows_loopback):
+    parts = urlsplit(url)
+    host, port = (parts.hostname or "").rstrip("."), parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
+    if problem := _problem(host, port, refused=refused, allows_loopback=allows_loopback):
         raise CallError(f"{url} is not called: {problem}")
 
 
@@ -36,7 +39,7 @@ class GuardedResolver(AbstractResolver):
     """Resolves names, and gives none of the addresses where no client lives; what is an address is not asked for.
 
     Args:
-        refused: Hosts and addresses that are never called.
+        refused: As of `check_outside`.
         allows_loopback: Whether clients may be on this machine.
     """
 
@@ -51,7 +54,7 @@ class GuardedResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
         problems = [
-            _problem(item["host"], refused=self._refused, allows_loopback=self._allows_loopback) for item in found
+            _problem(item["host"], port, refused=self._refused, allows_loopback=self._allows_loopback) for item in found
         ]
         if problem := next((problem for problem in problems if problem), None):
             raise OSError(f"{host}: {problem}")
@@ -62,8 +65,10 @@ class GuardedResolver(AbstractResolver):
         await self._inner.close()
 
 
-def _problem(host: str, *, refused: Collection[str], allows_loopback: bool) -> str | None:
+def _problem(host: str, port: int, *, refused: Collection[str], allows_loopback: bool) -> str | None:
     address = address_of(host)
     if address is not None and address.is_loopback and not allows_loopback:
         return f"{host} is this very pod"
+    if {f"{host}:{port}", f"{address}:{port}"} & set(refused):
+        return f"{host}:{port} is the API server, no client lives there"
     return host_problem(host, refused=refused)
