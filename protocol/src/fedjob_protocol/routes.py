@@ -57,6 +57,8 @@ READY_PATH: Final = "/ready"
 
 AGGREGATOR_PORT: Final = 9000
 CLIENT_PORT: Final = 8000
+REGISTERED_PORT: Final = 5000
+"""Where a client that registers itself listens unless it is told otherwise: `docker run -p 5001:5000` reaches it."""
 METRICS_PORT: Final = 9090
 
 

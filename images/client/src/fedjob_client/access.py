@@ -21,4 +21,7 @@ class Access:
             Refusal: ``unavailable``.
         """
         if self.is_closed:
-            raise Refusal(Word.UNAVAILABLE, "this client has not registered yet: it knows no server that may call it")
+            raise Refusal(
+                Word.UNAVAILABLE,
+                "this client knows no server that may call it: it has not registered with one that drives jobs",
+            )

@@ -27,6 +27,7 @@ from fedjob_protocol.process import (
     listen,
     log_to_stderr,
 )
+from fedjob_protocol.routes import CLIENT_PORT, REGISTERED_PORT
 from fedjob_protocol.version import __version__
 
 _log = logging.getLogger(__name__)
@@ -39,8 +40,8 @@ FEDJOB_REGISTRATION_TOKEN the one that is shown to the aggregator of --server-ur
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--host", envvar="FEDJOB_HOST", default="127.0.0.1", show_default=True, show_envvar=True,
               help="Address to listen on; 0.0.0.0 is every address of this machine.")  # fmt: skip
-@click.option("--port", envvar="FEDJOB_PORT", type=click.IntRange(0, 65535), default=8000, show_default=True,
-              show_envvar=True, help="TCP port to listen on; 0 picks a free one.")  # fmt: skip
+@click.option("--port", envvar="FEDJOB_PORT", type=click.IntRange(0, 65535), show_envvar=True,
+              help="TCP port to listen on; 0 picks a free one.  [default: 8000; with --server-url 5000]")  # fmt: skip
 @click.option("--index", envvar=["FEDJOB_INDEX", "FEDJOB_CLIENT_INDEX"], type=click.IntRange(0, 1_000_000), default=0,
               show_default=True, show_envvar=True,
               help="Number of this client: the simple forms make other data for each.")  # fmt: skip
@@ -67,7 +68,7 @@ FEDJOB_REGISTRATION_TOKEN the one that is shown to the aggregator of --server-ur
 def main(  # noqa: PLR0913 - one for each flag
     *,
     host: str,
-    port: int,
+    port: int | None,
     index: int,
     device: str,
     threads: int,
@@ -85,7 +86,7 @@ def main(  # noqa: PLR0913 - one for each flag
     try:
         settings = Settings(
             host=host,
-            port=port,
+            port=port_of(port, server_url),
             index=index,
             metrics_port=metrics_port,
             device={"auto": Device.AUTO, "cpu": Device.CPU, "gpu": Device.GPU}[device],
@@ -102,6 +103,13 @@ def main(  # noqa: PLR0913 - one for each flag
         _die(error, EXIT_USAGE)
     prepare_environment(os.environ)
     _run(settings)
+
+
+def port_of(given: int | None, server_url: str | None) -> int:
+    """Port to listen on: where none is given, another for a client that registers itself."""
+    if given is not None:
+        return given
+    return REGISTERED_PORT if server_url else CLIENT_PORT
 
 
 def _run(settings: Settings) -> NoReturn:
