@@ -111,7 +111,7 @@ def test_all_together_are_bounded_and_lost_ones_make_room():
 def test_a_claim_on_the_address_of_a_living_client_is_undone_by_its_next_heartbeat():
     registry = a_registry()
     mine = registry.token_of(register(registry, 1))
-    theirs = registry.token_of(register(registry, 1, boot="impostor", peer="10.6.6.6"))
+    theirs = registry.token_of(register(registry, 1, boot="impostor"))
     assert mine != theirs
     assert registry.holder(mine or "") is not None, "an update that is on its way counts"
     assert beat(registry, 1, now=10.0).boot_id == "boot-1"
@@ -119,6 +119,15 @@ def test_a_claim_on_the_address_of_a_living_client_is_undone_by_its_next_heartbe
     with pytest.raises(Refusal) as caught:
         register(registry, 1, boot="impostor")
     assert caught.value.word is Word.FORBIDDEN
+
+
+def test_nobody_elsewhere_can_claim_the_address_of_a_living_client():
+    registry = a_registry()
+    register(registry, 1)
+    with pytest.raises(Refusal) as caught:
+        register(registry, 1, boot="impostor", peer="10.6.6.6", now=29.0)
+    assert caught.value.word is Word.UNAVAILABLE
+    assert register(registry, 1, boot="moved", peer="10.6.6.7", now=31.0).index == 0
 
 
 def test_a_client_that_was_started_again_at_its_address_takes_its_place_at_once():

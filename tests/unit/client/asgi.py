@@ -29,7 +29,7 @@ class Caller:
     """A client of the application."""
 
     def __init__(self, app: FastAPI) -> None:
-        self._app = app
+        self.app = app
 
     async def __call__(
         self, method: str, target: str, body: bytes | str | None = None, *, length: int | None = None, **headers: str
@@ -67,7 +67,7 @@ class Caller:
             "server": ("127.0.0.1", 8000),
             "state": {},
         }
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
         return answer
 
 

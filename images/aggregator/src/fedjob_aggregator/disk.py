@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -10,15 +11,21 @@ TEMPORARY_SUFFIX = ".tmp"
 class Disk:
     """Writes files so that after a crash each is there as a whole, or not at all."""
 
-    def write_new(self, path: Path, blocks: Iterable[bytes | memoryview]) -> None:
+    def write_new(self, path: Path, blocks: Iterable[bytes | memoryview], *, mode: int = 0o666) -> None:
         """Write a file and make its content durable; its name is not, before the folder is (`sync_folder`).
+
+        Args:
+            path: The file.
+            blocks: Its content.
+            mode: Who may read and write it, less the umask.
 
         Raises:
             OSError: Disk full, read-only, or broken; the file is gone again.
         """
         temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
         try:
-            with temporary.open("wb", buffering=0) as file:
+            temporary.unlink(missing_ok=True)  # one of a crash would keep its mode
+            with open(temporary, "wb", buffering=0, opener=partial(os.open, mode=mode)) as file:
                 for block in blocks:
                     write_all(file.write, block)
                 self.sync(file.fileno())

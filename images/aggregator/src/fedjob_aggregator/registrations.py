@@ -164,7 +164,8 @@ class Registrations:
                 raise Refusal(Word.STORAGE_FULL, f"the registration cannot be kept, try again: {error!r}") from error
 
     def _write(self, known: _File) -> None:
-        self._disk.write_new(self._file, [known.model_dump_json().encode()])
+        # For nobody else: who knows a boot id could register in that client's place.
+        self._disk.write_new(self._file, [known.model_dump_json().encode()], mode=0o600)
         self._disk.sync_folder(self._folder)
 
 

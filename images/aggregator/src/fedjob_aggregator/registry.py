@@ -18,6 +18,8 @@ from fedjob_protocol.registration import LOST_SECONDS, ExternalGroup, client_tok
 DEFAULT_MOST: Final = 1000
 DEFAULT_MOST_PER_HOST: Final = 64
 OPEN_GROUP: Final = "clients"
+MAX_IMPOSTORS: Final = 16
+"""Of so many that claimed an address in vain it is remembered that they did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +104,7 @@ class Registry:
         """
         groups = self._groups_for(applicant)
         before = self._entries.get(applicant.url)
-        if before is not None and applicant.boot_id is not None and applicant.boot_id in before.impostors:
-            detail = f"{applicant.url} belongs to a client that is alive; give this one an address of its own"
-            raise Refusal(Word.FORBIDDEN, detail)
+        self._check_claim(applicant, before, now)
         if before is None:
             self._make_room(applicant, now)
         entry = self._taken_in(applicant, before, groups, now=now, at=at)
@@ -128,7 +128,8 @@ class Registry:
             self._entries[url] = replace(entry, heard=now, since=since)
             return self._entries[url], False
         # The program before is alive: whoever claimed its address since does not live there.
-        impostors = frozenset([*entry.impostors, *([entry.boot_id] if entry.boot_id else [])])
+        caught = [*sorted(entry.impostors), *([entry.boot_id] if entry.boot_id else [])]
+        impostors = frozenset(caught[-MAX_IMPOSTORS:])
         self._entries[url] = replace(entry, boot_id=boot_id, before=None, heard=now, since=since, impostors=impostors)
         return self._entries[url], True
 
@@ -174,6 +175,21 @@ class Registry:
         there = [item for item in self._entries.values() if item.boot_id is not None and not item.is_lost(now)]
         self._entries = {item.url: replace(item, index=index) for index, item in enumerate(there)}
         return len(there)
+
+    def _check_claim(self, applicant: Applicant, before: Entry | None, now: float) -> None:
+        """Let nobody take the address of a client that is there, unless it may have been started again.
+
+        Raises:
+            Refusal: ``forbidden``; ``unavailable`` until that client is lost.
+        """
+        if before is None or applicant.boot_id in (None, before.boot_id) or before.boot_id is None:
+            return
+        if applicant.boot_id in before.impostors:
+            detail = f"{applicant.url} belongs to a client that is alive; give this one an address of its own"
+            raise Refusal(Word.FORBIDDEN, detail)
+        if before.peer not in ("", applicant.peer) and not before.is_lost(now):
+            detail = f"{applicant.url} was registered from elsewhere, and that client was just heard of; trying on"
+            raise Refusal(Word.UNAVAILABLE, f"{detail} helps once it is gone for {LOST_SECONDS:g} s")
 
     def _taken_in(
         self, applicant: Applicant, before: Entry | None, groups: tuple[Group, ...], *, now: float, at: datetime

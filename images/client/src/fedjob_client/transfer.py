@@ -6,7 +6,7 @@ are read, and believed only when their digest is right.
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,11 +15,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import Payload
 from pydantic import ValidationError
-from typing_extensions import override
 
+from fedjob_client.payload import PatientRequest, UpdatePayload
 from fedjob_client.recorder import SILENT, Recorder
 from fedjob_client.updates import Body
 from fedjob_client.work import ModelSource, Target
@@ -32,8 +30,6 @@ from fedjob_protocol.registration import Heartbeat, HeartbeatAnswer, RegisteredA
 
 EXPECT_BYTES: Final = 1 << 20
 """Larger updates ask before they are sent (``Expect: 100-continue``), so that a refused one costs nothing."""
-EXPECT_SECONDS: Final = 1.0
-"""A server that has not answered ``Expect`` by then may not know it, or be busy: the update is sent all the same."""
 ANSWER_SECONDS: Final = 300.0
 """How long the answer to an update may take once all of it is sent: it is verified and folded, but not committed."""
 ONE_PIECE_BYTES: Final = 64 << 10
@@ -158,7 +154,9 @@ class Transfer:
         try:
             async with asyncio.timeout(max(seconds, SHORTEST_TRY_SECONDS)) as limit:
                 data = (
-                    b"".join(body.blocks) if body.size <= ONE_PIECE_BYTES else _Blocks(body, partial(_shorten, limit))
+                    b"".join(body.blocks)
+                    if body.size <= ONE_PIECE_BYTES
+                    else UpdatePayload(body, partial(_shorten, limit))
                 )
                 asks = body.size > EXPECT_BYTES
                 async with self._session.put(
@@ -275,7 +273,7 @@ def open_session(token: str | None) -> aiohttp.ClientSession:
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         connector=aiohttp.TCPConnector(limit=8),
-        request_class=_Request,
+        request_class=PatientRequest,
     )
 
 
@@ -290,47 +288,6 @@ def metrics_header(metrics: Mapping[str, float]) -> str:
             break
         text = longer
     return text
-
-
-class _Request(aiohttp.ClientRequest):
-    """A request that does not wait for ever to be told to go on (RFC 9110, section 10.1.1)."""
-
-    @override
-    def update_expect_continue(self, expect: bool = False) -> None:
-        super().update_expect_continue(expect)
-        if self._continue is not None:
-            self.loop.call_later(EXPECT_SECONDS, _go_on, self._continue)
-
-
-def _go_on(permission: asyncio.Future[bool]) -> None:
-    if not permission.done():
-        permission.set_result(True)
-
-
-class _Blocks(Payload):
-    """A body that is sent block by block from where it is, and can be sent again.
-
-    Args:
-        body: What to send.
-        on_sent: Called once all of it was handed to the operating system.
-    """
-
-    _autoclose = True
-
-    def __init__(self, body: Body, on_sent: Callable[[], None]) -> None:
-        super().__init__(body.blocks, content_type=routes.SAFETENSORS_MEDIA_TYPE)
-        self._size = body.size
-        self._on_sent = on_sent
-
-    @override
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        raise TypeError("an update is no text")
-
-    @override
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        for block in self._value:
-            await writer.write(block)
-        self._on_sent()
 
 
 async def _read_model(response: aiohttp.ClientResponse, model: ModelSource) -> tuple[bytearray, str]:
