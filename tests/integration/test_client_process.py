@@ -169,30 +169,48 @@ async def test_the_simple_forms_as_people_use_them(tmp_path: Path):
     assert not any("Traceback" in json.dumps(problem) for _, problem in refused)
 
 
-async def test_a_client_started_by_hand_registers_itself_when_the_aggregator_is_there(tmp_path: Path):
-    seen: asyncio.Queue[dict] = asyncio.Queue()
-    tries = []
+async def test_a_client_started_by_hand_registers_itself_and_says_again_and_again_that_it_is_there(tmp_path: Path):
+    """The server does not answer at first, then forgets the client once."""
+    registered: asyncio.Queue[dict] = asyncio.Queue()
+    beats: asyncio.Queue[dict] = asyncio.Queue()
+    tries: list[int] = []
 
     async def clients(request: web.Request) -> web.Response:
         tries.append(1)
         if len(tries) == 1:
             return web.Response(status=503)
-        await seen.put(await request.json())
-        return web.json_response({}, status=201)
+        await registered.put(await request.json())
+        answer = {"client_url": "http://me:8001", "registered": 2, "client": 1, "token": "its-own"}
+        return web.json_response({**answer, "heartbeat_seconds": 0.1}, status=201)
+
+    async def beat(request: web.Request) -> web.Response:
+        await beats.put({**await request.json(), "token": request.headers["Fedjob-Token"]})
+        if beats.qsize() == 1:
+            problem = {"title": "", "status": 404, "detail": "register again", "word": "not-found"}
+            return web.json_response(problem, status=404, content_type="application/problem+json")
+        return web.json_response({"client": 1, "round": 4, "connected": 2})
 
     app = web.Application()
     app.router.add_post("/clients", clients)
+    app.router.add_put("/v1/clients", beat)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     server = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    log = tmp_path / "log"
     try:
         with a_client(tmp_path, None, "--server-url", server, "--client-url", "http://me:8001"):
-            assert await asyncio.wait_for(seen.get(), 5) == {"client_url": "http://me:8001"}
-            log = tmp_path / "log"
-            async with asyncio.timeout(5):
-                while "registered with the aggregator" not in log.read_text():  # noqa: ASYNC110 - across processes
+            first, second = [await asyncio.wait_for(registered.get(), 10) for _ in range(2)]
+            assert first["client_url"] == "http://me:8001"
+            assert first == second, "the same client, which the server forgot"
+            for _ in range(3):
+                said = await asyncio.wait_for(beats.get(), 10)
+                assert said == {"clientUrl": "http://me:8001", "bootId": first["boot_id"], "token": "its-own"}
+            async with asyncio.timeout(10):
+                while "round 4, 2 clients are connected" not in log.read_text():  # noqa: ASYNC110 - across processes
                     await asyncio.sleep(0.01)
         assert "cannot register" in log.read_text()
+        assert "201: registered with the aggregator at" in log.read_text()
+        assert "client 1; 2 clients are registered there" in log.read_text()
     finally:
         await runner.cleanup()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.integration.test_external_clients import a_job as a_held_job
 from tests.support.outside import free_port, hand_started
 from tests.support.runs import FEDJOB, Folder, assert_gone, environment, fedjob, wait_until
 
@@ -178,3 +179,34 @@ def test_a_plain_get_starts_nothing_and_neither_does_the_page_of_somebody_else(t
         assert server.status() == IDLE
         assert server.get("/training?start=1&rounds=1")[0] == 202
         assert server.wait_for_session(1)["state"] == "Complete"
+
+
+def test_an_aggregator_that_died_between_sessions_is_started_again_and_its_clients_register_again(tmp_path: Path):
+    with serving(tmp_path / "served") as server, hand_started(tmp_path, server.url, 1) as (client,):
+        client.says("201: registered with")
+        (aggregator,) = psutil.Process(server.process.pid).children()
+        aggregator.kill()
+        wait_until(lambda: aggregator not in psutil.Process(server.process.pid).children(), "the end of the aggregator")
+        wait_until(server.is_up, "its successor")
+        assert server.train(rounds=1)[0] == 202
+        assert server.wait_for_session(1)["state"] == "Complete"
+
+
+def test_who_comes_after_the_start_of_a_session_is_turned_away_and_takes_part_in_the_next(tmp_path: Path):
+    file = a_held_job(tmp_path, outside=1)
+    hold = tmp_path / "hold-1-0"
+    hold.touch()
+    environment = {"PYTHONPATH": str(tmp_path)}
+    with (
+        serving(tmp_path / "served", str(file), "--late-joiners", "refuse", "--rounds", "1") as server,
+        hand_started(tmp_path, server.url, 1, **environment) as (first,),
+    ):
+        first.says("201: registered with")
+        assert server.train()[1]["clients"] == 1
+        with hand_started(tmp_path, server.url, 1, **environment) as (late,):
+            late.says("turned away: LateJoiner: 'outside has begun without it, and refuses late joiners'")
+            hold.unlink()
+            assert server.wait_for_session(1)["last_round"] == 1
+            assert server.train()[1]["clients"] == 2
+            assert server.wait_for_session(2)["last_round"] == 2
+            late.says("round 2: trained on")

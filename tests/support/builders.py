@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from fedjob_operator.api.v1alpha1 import FederatedJob, Images
 from fedjob_operator.core.actions import Action, StartTask
 from fedjob_operator.core.decide import Decision, decide
+from fedjob_operator.core.external import incarnation_of
 from fedjob_operator.core.observed import (
     Exit,
     Failure,
@@ -23,6 +24,7 @@ from fedjob_operator.core.observed import (
     Waiting,
 )
 from fedjob_operator.core.platform import LOCAL, Platform
+from fedjob_protocol.clients import RegisteredClient
 from fedjob_protocol.messages import (
     AggregatorState,
     Base,
@@ -241,6 +243,39 @@ class SeenBuilder:
         for index in indices:
             builder = builder.exited(index=index, ordinal=limit, reason=reason)
         return builder
+
+    def registered(self, *indices: int, lost: tuple[int, ...] = (), since: float = 0) -> Self:
+        """Clients that registered themselves, and nothing else of them is known; some are lost."""
+        clients = {
+            index: RegisteredClient(
+                client=index,
+                url=f"http://outside-{index}",
+                boot_id=f"client-boot-{index}",
+                since=at(since),
+                is_lost=index in lost,
+            )
+            for index in (*indices, *lost)
+        }
+        known = {**(self.observed.registered or {}), **clients}
+        return replace(self, observed=replace(self.observed, registered=known))
+
+    def answering(self, index: int, *, who: int | None = None) -> Self:
+        """Somebody answers where a client registered: itself, or another one."""
+        assert self.observed.registered is not None
+        infos = {
+            **self.observed.infos,
+            incarnation_of(self.observed.registered[index]): info(index if who is None else who),
+        }
+        return replace(self, observed=replace(self.observed, infos=infos))
+
+    def outside(self, *indices: int, since: float = 0) -> Self:
+        """Clients that registered themselves and took the job."""
+        there = self.registered(*indices, since=since)
+        for index in indices:
+            there = there.answering(index)
+        assert there.observed.registered is not None
+        names = frozenset(incarnation_of(there.observed.registered[index]) for index in indices)
+        return replace(there, observed=replace(there.observed, configured=there.observed.configured | names))
 
     def round(
         self,

@@ -19,6 +19,7 @@ from fedjob_operator.api.v1alpha1 import (
     Startup,
 )
 from fedjob_operator.core.conditions import describe, finish, set_condition
+from fedjob_operator.core.external import incarnation_of
 from fedjob_operator.core.observed import (
     Exit,
     Failure,
@@ -31,6 +32,7 @@ from fedjob_operator.core.observed import (
     Waiting,
 )
 from fedjob_operator.core.platform import LOCAL
+from fedjob_protocol.clients import RegisteredClient
 from fedjob_protocol.errors import Word
 from fedjob_protocol.messages import (
     AggregatorState,
@@ -73,6 +75,13 @@ JOBS: tuple[JobBuilder, ...] = (
     ),
     a_job().having(suspend=True).evaluated(),
     a_job().clients(3, gpus=1).having(lateJoiners="Refuse", minClients=1, startupDeadlineSeconds=60),
+    a_job()
+    .policy(minReports=1)
+    .having(
+        clientGroups=[{"name": "here", "replicas": 1}, {"name": "outside", "external": {"minClients": 2}}],
+        minClients=1,
+        lateJoiners="Refuse",
+    ),
 )
 METRICS: tuple[dict[str, float], ...] = (
     {},
@@ -202,7 +211,31 @@ class SceneMaker:
         if view and view.record and state and self._maybe(0.9):
             state = state.model_copy(update={"committed": _checkpoint(view.round, view.record.digest)})
             seen = replace(seen, state=state)
-        return replace(seen, evaluation=self._evaluation(seen.round)) if self._maybe(0.6) else seen
+        seen = replace(seen, evaluation=self._evaluation(seen.round)) if self._maybe(0.6) else seen
+        return self._with_registered(seen) if self._maybe(0.8) else seen
+
+    def _with_registered(self, seen: Observed) -> Observed:
+        """With clients that registered themselves, some of whom are not who they say."""
+        clients = [
+            RegisteredClient(
+                client=index,
+                url=f"http://outside-{index}",
+                boot_id=f"client-boot-{index}",
+                since=self._time(),
+                is_lost=self._mostly(False, True),
+            )
+            for index in range(5)
+            if self._maybe(0.6)
+        ]
+        names = [incarnation_of(client) for client in clients]
+        said = {name: info(self._mostly(client.client, 4)) for name, client in zip(names, clients, strict=True)}
+        return replace(
+            seen,
+            registered={client.client: client for client in clients},
+            infos={**seen.infos, **{name: item for name, item in said.items() if self._maybe(0.8)}},
+            configured=frozenset(name for name in names if self._maybe(0.6)),
+            turned_away=frozenset(name for name in names if self._maybe(0.3)),
+        )
 
     def _pods(self, role: PodRole, index: int) -> list[PodView]:
         pods = []

@@ -12,6 +12,7 @@ import pytest
 from fedjob_operator.adapters import http
 from fedjob_operator.adapters.http import HttpPrograms
 from fedjob_operator.core.actions import (
+    ConfigureClient,
     CreatePod,
     Evaluate,
     FetchInfo,
@@ -20,11 +21,13 @@ from fedjob_operator.core.actions import (
     RecordEvaluation,
     ReportFailure,
     StartTask,
+    TurnAway,
     WatchRound,
 )
 from fedjob_operator.core.observed import PodRole
 from fedjob_operator.ports import CallError
 from fedjob_protocol import PROTOCOL_VERSION
+from fedjob_protocol.config import ClientConfig, DataConfig, ModelConfig
 from fedjob_protocol.errors import Refusal, Word
 from fedjob_protocol.messages import (
     Base,
@@ -43,6 +46,7 @@ from fedjob_protocol.messages import (
     TrainTask,
 )
 from fedjob_protocol.reasons import Reason
+from fedjob_protocol.registration import TurnedAway, client_token
 from tests.support.builders import UID, chain_digest, info, seen
 
 VIEW = seen().round(3).observed.round
@@ -126,7 +130,18 @@ def read_state(peer):
     return ReadState(url=peer.url, incarnation="i")
 
 
+CONFIG = ClientConfig(
+    job_uid=UID, job_name="j", name="outside-1", model=ModelConfig(name="mlp"), data=DataConfig(name="digits")
+)
+NOTICE = TurnedAway(job_uid=UID, reason=Reason.LATE_JOINER, message="too late")
 CALLS = [
+    (
+        lambda url: ConfigureClient(url=url, incarnation="i", index=1, config=CONFIG),
+        "PUT /v1/job",
+        CONFIG,
+        INFO,
+    ),
+    (lambda url: TurnAway(url=url, incarnation="i", notice=NOTICE), "POST /v1/turned-away", NOTICE, INFO),
     (lambda url: ReadState(url=url, incarnation="i"), "GET /v1/state", None, STATE),
     (lambda url: FetchInfo(url=url, incarnation="i", role=PodRole.CLIENT, index=0), "GET /v1/info", None, INFO),
     (lambda url: OpenRound(url=url, incarnation="i", round=3, spec=SPEC), "PUT /v1/rounds/3", SPEC, VIEW),
@@ -284,3 +299,30 @@ async def test_nobody_sends_us_somewhere_else():
             with pytest.raises(CallError):
                 await programs.perform(read_state(peer))
         assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(
+    ("action", "answer"),
+    [
+        (lambda url: FetchInfo(url=url, incarnation="i", boot_id="theirs", role=PodRole.CLIENT, index=1), INFO),
+        (lambda url: ConfigureClient(url=url, incarnation="i", boot_id="theirs", index=1, config=CONFIG), INFO),
+        (lambda url: StartTask(url=url, incarnation="i", boot_id="theirs", client=1, round=3, task=TRAIN), ACCEPTED),
+        (lambda url: TurnAway(url=url, incarnation="i", boot_id="theirs", notice=NOTICE), INFO),
+    ],
+)
+async def test_an_address_that_somebody_gave_never_gets_the_jobs_token(action, answer):
+    async with meeting(document(answer)) as (peer, programs):
+        assert await programs.perform(action(peer.url)) == answer
+        ((_, headers, _),) = peer.requests
+        assert headers["fedjob-token"] == client_token("secret", "theirs")
+        assert "secret" not in str(peer.requests)
+
+
+async def test_a_link_local_address_is_not_called_and_long_answers_of_strangers_are_not_read():
+    async with meeting(answering("200 OK", b" " * (1 << 20) + b"x")) as (peer, programs):
+        ask = FetchInfo(url=peer.url, incarnation="i", boot_id="theirs", role=PodRole.CLIENT, index=1)
+        with pytest.raises(CallError, match="more than 1048576"):
+            await programs.perform(ask)
+        far = FetchInfo(url="http://169.254.169.254", incarnation="i", boot_id="b", role=PodRole.CLIENT, index=1)
+        with pytest.raises(CallError, match="is not called"):
+            await programs.perform(far)

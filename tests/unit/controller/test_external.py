@@ -1,0 +1,104 @@
+"""Clients that register themselves in the decision: made by nobody, proved before they get work, not waited for."""
+
+from fedjob_operator.core.actions import (
+    ConfigureClient,
+    CreatePod,
+    DeletePod,
+    FetchInfo,
+    ListReplaced,
+    ReportFailure,
+    StartTask,
+    TurnAway,
+)
+from fedjob_protocol.reasons import Reason
+from tests.support.builders import a_job, at, decided, of_type, only, seen, settled
+
+GROUPS = [{"name": "here", "replicas": 1}, {"name": "outside", "external": {"minClients": 2}}]
+JOB = a_job().having(clientGroups=GROUPS, minClients=1, joinWaitSeconds=10).policy(minReports=1)
+
+
+def test_nobody_makes_or_deletes_them():
+    decision = decided(JOB.accepted(), seen())
+    assert {action.index for action in of_type(decision, CreatePod)} == {0}
+    assert of_type(decided(JOB.accepted(), seen().aggregator().ready(0).outside(1, 2)), DeletePod) == []
+
+
+def test_who_registered_is_asked_for_all_the_time():
+    opened = seen().aggregator(committed=0).ready(0).outside(1, 2).round(1, "Open")
+    assert only(decided(JOB.in_round(1, 0, 1, 2), opened), ListReplaced)
+
+
+def test_one_that_registered_is_asked_who_it_is_with_its_own_token_and_then_told_the_job():
+    new = seen().aggregator().ready(0).registered(1)
+    asked = only(decided(JOB.accepted(), new), FetchInfo, lambda action: action.index == 1)
+    assert (asked.url, asked.boot_id) == ("http://outside-1", "client-boot-1")
+    told = only(decided(JOB.accepted(), new.answering(1)), ConfigureClient)
+    assert (told.index, told.boot_id) == (1, "client-boot-1")
+
+
+def test_nothing_but_the_question_goes_where_another_program_answers():
+    decision = decided(JOB.accepted(), seen().aggregator().ready(0).registered(1).answering(1, who=7), now=at(1))
+    assert of_type(decision, ConfigureClient) == []
+    assert only(decision, FetchInfo, lambda action: action.index == 1)
+    message = decision.status.condition("ClientsReady").message
+    assert decision.status.clients.ready == 1
+    assert message == "1 of 3 are ready"
+    short = JOB.having(minClients=3).accepted()
+    decision = decided(short, seen().aggregator().ready(0).registered(1).answering(1, who=7))
+    assert "another program than the one that registered answers at http://outside-1" in decision.status.message
+
+
+def test_the_job_starts_when_all_are_there_or_the_wait_is_over():
+    everybody = seen().aggregator().ready(0).outside(1, 2)
+    assert settled(JOB.accepted(), everybody, now=at(1))[0].status.start_time is not None
+    two = seen().aggregator().ready(0).outside(1).registered(lost=(2,))
+    assert settled(JOB.accepted(), two, now=at(9))[0].status.start_time is None
+    assert settled(JOB.accepted(), two, now=at(10))[0].status.start_time is not None
+
+
+def test_who_is_not_there_or_has_not_proved_itself_is_not_chosen():
+    there = seen().aggregator(committed=0).ready(0).outside(1).registered(2)
+    committed = there.round(0, "Evaluated", reported=[0])
+    assert settled(JOB.in_round(0, 0), committed, now=at(20))[0].status.current_round.selected == (0, 1)
+    gone = seen().aggregator(committed=0).ready(0).outside(1).registered(lost=(2,)).round(0, "Evaluated", reported=[0])
+    job = settled(JOB.in_round(0, 0), gone, now=at(20))[0]
+    assert job.status.current_round.selected == (0, 1)
+    assert (job.status.clients.lost, job.status.clients.lost_indices) == (1, (2,))
+
+
+def test_until_the_aggregator_said_who_is_there_nobody_counts_as_gone():
+    unknown = seen().aggregator(committed=0).ready(0).round(1, "Open")
+    assert of_type(decided(JOB.in_round(1, 0, 1, 2), unknown), ReportFailure) == []
+
+
+def test_a_participant_that_is_not_heard_of_any_more_is_reported_and_the_others_go_on():
+    opened = seen().aggregator(committed=0).ready(0).outside(1).registered(lost=(2,)).round(1, "Open")
+    decision = decided(JOB.in_round(1, 0, 1, 2), opened)
+    reported = only(decision, ReportFailure)
+    assert (reported.client, reported.report.reason) == (2, Reason.CLIENT_LOST)
+    assert {action.client for action in of_type(decision, StartTask)} == {0, 1}
+    task = only(decision, StartTask, lambda action: action.client == 1)
+    assert (task.url, task.boot_id) == ("http://outside-1", "client-boot-1")
+
+
+def test_the_initial_model_is_made_by_a_client_of_ours_where_there_is_one():
+    groups = list(reversed(GROUPS))
+    job = JOB.having(clientGroups=groups).accepted()
+    begun = settled(job, seen().aggregator().ready(2).outside(0, 1), now=at(1))[0]
+    assert begun.status.current_round.selected == (2,)
+
+
+def test_late_joiners_are_told_that_they_are_refused_once():
+    refusing = JOB.having(lateJoiners="Refuse")
+    begun = settled(refusing.accepted(), seen().aggregator().ready(0).outside(1).registered(lost=(2,)), now=at(10))[0]
+    assert begun.status.clients.late_indices == (2,)
+    late = seen().aggregator().ready(0).outside(1).registered(2, 9)
+    asked = [action.index for action in of_type(decided(begun, late, now=at(11)), FetchInfo)]
+    assert asked == [2, 9]
+    known = late.answering(2).answering(9)
+    turned = of_type(decided(begun, known, now=at(12)), TurnAway)
+    assert [(action.boot_id, action.notice.reason) for action in turned] == [
+        ("client-boot-2", Reason.LATE_JOINER),
+        ("client-boot-9", Reason.LATE_JOINER),
+    ]
+    assert of_type(decided(begun, known, now=at(12)), ConfigureClient) == []
