@@ -118,9 +118,9 @@ def _template(options: Options) -> Template:
         job = FederatedJob.from_document(document)
     except ValidationError as error:
         raise ManifestError([Problem("fedjob serve", error.errors()[0]["msg"])]) from error
-    sized = job.spec.model_copy(
-        update={"round_policy": job.spec.round_policy.model_copy(update={"clients_per_round": None})}
-    )
+    # How many take part is cut to the places of each session.
+    policy = job.spec.round_policy.model_copy(update={"clients_per_round": None, "over_select": 0})
+    sized = job.spec.model_copy(update={"round_policy": policy})
     problems = [*spec_problems(sized), *local_problems(job, known_models=BUILT_IN_MODELS, known_data=BUILT_IN_DATA)]
     if problems:
         raise ManifestError(problems)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from fedjob_operator.api.resolve import clients_per_round, over_select
 from fedjob_operator.api.v1alpha1 import (
     CommittedModel,
     FederatedJob,
@@ -130,9 +131,7 @@ def session_job(
         spec["data"] = {**spec.get("data", {"name": "own"}), **samples}
     places = max(clients, template.places, 1)
     spec["clientGroups"] = [{**spec["clientGroups"][0], "external": {"minClients": places}}]
-    policy = spec.get("roundPolicy", {})
-    if isinstance(wanted := policy.get("clientsPerRound"), int):
-        spec["roundPolicy"] = {**policy, "clientsPerRound": min(wanted, places)}
+    spec["roundPolicy"] = _fitting(document, places)
     job = FederatedJob.from_document({**document, "metadata": {**document["metadata"], "generation": 1}})
     model = CommittedModel(round=committed.round, digest=committed.digest) if committed else None
     status = FederatedJobStatus(
@@ -140,6 +139,19 @@ def session_job(
     )
     metadata = job.metadata.model_copy(update={"creation_timestamp": now, "uid": template.job.metadata.uid})
     return job.model_copy(update={"metadata": metadata, "status": status})
+
+
+def _fitting(document: dict[str, Any], places: int) -> dict[str, Any]:
+    """The round policy, where it asks for more clients than a session has places."""
+    given = document["spec"].get("roundPolicy", {})
+    wanted = given.get("clientsPerRound")
+    policy = {**given, **({"clientsPerRound": min(wanted, places)} if isinstance(wanted, int) else {})}
+    plain = {**document, "spec": {**document["spec"], "roundPolicy": policy}}
+    spec = FederatedJob.from_document(plain).spec
+    chosen = clients_per_round(spec)
+    policy["overSelect"] = min(over_select(spec), places - chosen)
+    policy["minReports"] = min(spec.round_policy.min_reports or chosen, chosen)
+    return policy
 
 
 _NAMES = {
