@@ -133,7 +133,8 @@ def test_sessions_continue_from_the_last_model_and_history_shows_it(tmp_path: Pa
     assert "<script" not in page
     records = Folder(tmp_path / "served").rounds()
     assert [record.round for record in records] == [0, 1, 2, 3, 4]
-    assert fedjob("rounds", tmp_path / "served", cwd=tmp_path).returncode == 0
+    assert "round" in fedjob("rounds", tmp_path / "served", cwd=tmp_path).stdout
+    assert " of 8 right" in fedjob("predict", tmp_path / "served", cwd=tmp_path).stdout
 
 
 def test_a_session_goes_on_after_the_server_was_killed_and_the_next_continues_from_its_model(tmp_path: Path):

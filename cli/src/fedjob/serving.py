@@ -12,6 +12,7 @@ from fedjob.failure import EXIT_USAGE, Failure
 from fedjob.folder import FolderError, RunFolder
 from fedjob.manifest import ManifestError, load_manifest, render_problems
 from fedjob.progress import say
+from fedjob.run import MANIFEST_FOLDER_ANNOTATION
 from fedjob.serve import Served, serve
 from fedjob.sessions import GROUP, SessionsError, Template, read_history
 from fedjob_operator.api.local import local_problems
@@ -63,10 +64,11 @@ def run_server(options: Options) -> int:
         lock = folder.lock()
         with lock:
             history = read_history(folder.path / "sessions.json", uid=str(uuid4()))
-            job = template.job.model_copy(
-                update={"metadata": template.job.metadata.model_copy(update={"uid": history.uid})}
-            )
             place = options.file.resolve().parent if options.file else Path.cwd()
+            metadata = template.job.metadata
+            annotations = {**metadata.annotations, MANIFEST_FOLDER_ANNOTATION: str(place)}
+            metadata = metadata.model_copy(update={"uid": history.uid, "annotations": annotations})
+            job = template.job.model_copy(update={"metadata": metadata})
             served = Served(
                 template=Template(job=job, rounds=template.rounds, places=template.places),
                 folder=folder,

@@ -102,3 +102,12 @@ def test_late_joiners_are_told_that_they_are_refused_once():
         ("client-boot-9", Reason.LATE_JOINER),
     ]
     assert of_type(decided(begun, known, now=at(12)), ConfigureClient) == []
+
+
+def test_one_of_a_group_for_gpus_that_has_none_is_not_ready():
+    groups = [GROUPS[0], {**GROUPS[1], "device": "GPU"}]
+    decision = decided(
+        JOB.having(clientGroups=groups, minClients=3).accepted(), seen().aggregator().ready(0).outside(1)
+    )
+    assert decision.status.clients.ready == 1
+    assert "client 1: GpuUnavailable" in decision.status.message

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from fedjob_operator.api.v1alpha1 import ClientGroup, FederatedJob, LateJoiners
+from fedjob_operator.api.v1alpha1 import ClientGroup, Device, FederatedJob, LateJoiners
 from fedjob_operator.core.actions import Action, ConfigureClient, FetchInfo, TurnAway
 from fedjob_operator.core.observed import Exit, Observed, PodPhase, PodRole, PodView
 from fedjob_operator.core.obstacles import Obstacle, silence_of_client
@@ -52,7 +52,7 @@ def plan_outside(job: FederatedJob, wanted: Mapping[int, ClientGroup], seen: Obs
     """
     views = {index: _view(client) for index, client in (seen.registered or {}).items() if index in wanted}
     there = {index: view for index, view in views.items() if view.phase is PodPhase.READY}
-    ready = frozenset(index for index, view in there.items() if _is_ready(view, seen))
+    ready = frozenset(index for index, view in there.items() if _is_ready(view, wanted[index], seen))
     known = seen.registered is not None
     absent = frozenset(index for index in wanted if index not in there) if known else frozenset()
     actions = [action for view in there.values() for action in _introductions(view, seen)]
@@ -87,8 +87,11 @@ def _view(client: RegisteredClient) -> PodView:
     )
 
 
-def _is_ready(view: PodView, seen: Observed) -> bool:
-    return view.incarnation in seen.configured and _is_itself(view, seen)
+def _is_ready(view: PodView, group: ClientGroup, seen: Observed) -> bool:
+    """Whether it took the job; a client of a group for GPUs also has to have one."""
+    if view.incarnation not in seen.configured or not _is_itself(view, seen):
+        return False
+    return group.device is not Device.GPU or seen.infos[view.incarnation].backend == "gpu"
 
 
 def _is_itself(view: PodView, seen: Observed) -> bool:
@@ -157,5 +160,8 @@ def _obstacle(view: PodView | None, seen: Observed, now: datetime) -> Obstacle:
     if info is not None and info.boot_id != view.boot_id:
         message = f"another program than the one that registered answers at {view.url}"
         return Obstacle(reason=Reason.CLIENT_LOST, message=message)
+    if view.incarnation in seen.configured:
+        message = f"{Reason.GPU_UNAVAILABLE}: its group computes on GPUs, and it found none"
+        return Obstacle(reason=Reason.GPU_UNAVAILABLE, message=message)
     configure = ConfigureClient(url="", incarnation=view.incarnation, boot_id=None, index=view.index)
     return silence_of_client(view, seen, now, configure.key if info is not None else _ask(view).key)
