@@ -4,6 +4,7 @@ import stat
 
 import pytest
 
+from fedjob_aggregator.command import _registration
 from fedjob_aggregator.registrations import REGISTERED_FILE
 from fedjob_aggregator.registry import Limits
 from fedjob_aggregator.settings import open_registration
@@ -121,3 +122,14 @@ async def test_what_is_no_name_is_refused_by_its_field(tmp_path, field, value):
     async with running(tmp_path) as api:
         status, answer, _ = await api.call("POST", "/clients", json={"client_url": URL, field: value})
         assert (status, field in answer["detail"]) == (422, True)
+
+
+def test_in_a_cluster_the_api_server_is_no_client_and_each_group_has_its_own_token(monkeypatch):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("FEDJOB_EXTERNAL_GROUPS", '{"groups": [{"group": "a", "first": 1, "count": 2}]}')
+    monkeypatch.setenv("FEDJOB_REGISTRATION_TOKEN_0", "secret-a")
+    settings = _registration(Limits(), "10.0.0.0/8, hospital.example,")
+    assert settings.refused_hosts == ("10.96.0.1",)
+    assert settings.allowed_hosts == ("10.0.0.0/8", "hospital.example")
+    (group,) = settings.groups
+    assert (group.external.group, group.external.first, group.token) == ("a", 1, "secret-a")

@@ -1,6 +1,6 @@
 """``/training``: asking for a session by curl or by the page's form; and ``/v1/sessions`` for who drives them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -67,7 +67,7 @@ def _add_form(router: APIRouter, desk: TrainingDesk) -> None:
         return await _started(desk, request, lambda: _request_of(_form(body) if is_form else _json(body)))
 
 
-async def _started(desk: TrainingDesk, request: Request, parse: Any) -> Response:
+async def _started(desk: TrainingDesk, request: Request, parse: Callable[[], TrainingRequest]) -> Response:
     """Start a session, and answer as the asker likes it."""
     is_person = "text/html" in request.headers.get("Accept", "")
     try:
