@@ -34,6 +34,8 @@ spec:
     learningRate: 0.1
     # optimizer: {{name: SGD, parameters: {{momentum: 0.9}}}}
 
+  # strategy: {{name: FedAdam, parameters: {{clipNorm: 10}}}}   # how updates become the next model; without it, FedAvg
+
   roundPolicy:
     # clientsPerRound: 50%      # a number, or a percentage of all clients; without it, all take part
     # overSelect: 1             # with clientsPerRound: ask one more, in case one is slow
