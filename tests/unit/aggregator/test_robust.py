@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from fedjob_aggregator.aggregation.robust import Krum, TrimmedMean, krum_scores
+from fedjob_aggregator.aggregation.robust import Krum, Median, TrimmedMean, krum_scores
 from fedjob_aggregator.spool import Spool, SpooledUpdates
 from fedjob_aggregator.strategies import Strategies
 from fedjob_aggregator.strategy import Finding, MeanStrategy, RobustStrategy, Selection, all_of
@@ -252,6 +255,32 @@ def test_krum_scores_leave_the_farthest_out():
     points = np.array([0.0, 1.0, 2.0, 100.0, 3.0])
     scores = krum_scores((points[:, None] - points[None, :]) ** 2, 1)
     assert scores.tolist() == [1 + 4, 1 + 1, 1 + 1, 97**2 + 98**2, 1 + 4]
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 9), st.just(4)), elements=st.floats(-100, 100, width=32)),
+    st.sampled_from([Median(), TrimmedMean(trim_fraction=0.0), TrimmedMean(trim_fraction=0.3)]),
+    st.randoms(use_true_random=False),
+)
+def test_rules_on_single_elements_do_not_know_whose_values_they_are(values, rule, random):
+    shuffled = values[random.sample(range(len(values)), len(values))]
+    combined = rule.combine(values)
+    assert rule.combine(shuffled).tobytes() == combined.tobytes()
+    assert (values.min(axis=0) <= combined + 1e-9).all()
+    assert (combined <= values.max(axis=0) + 1e-9).all()
+
+
+@given(st.integers(1, 4), st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=4), st.data())
+def test_so_few_wrong_values_as_are_trimmed_cannot_move_the_result_out_of_the_right_ones(cut, wrong, data):
+    """Yin et al. 2018: each value that is left lies between two right ones."""
+    wrong = wrong[:cut]
+    count = data.draw(st.integers(2 * cut + 1, 12))
+    right = data.draw(st.lists(st.floats(-1, 1, width=32), min_size=count - len(wrong), max_size=count - len(wrong)))
+    values = np.array([*right, *wrong], np.float32)[:, None]
+    rule = TrimmedMean(trim_fraction=cut / count)
+    assert rule.trimmed(count) == cut
+    for combined in (rule.combine(values), Median().combine(values)):
+        assert min(right) - 1e-9 <= combined[0] <= max(right) + 1e-9
 
 
 @pytest.mark.parametrize(
