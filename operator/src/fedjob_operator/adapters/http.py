@@ -83,6 +83,7 @@ class HttpPrograms:
         outside: Where clients that registered themselves may be; absent means anywhere but where no client lives.
         via: Returns the URL that a program's URL is reached by from here; absent where that is the same. May raise a
             `CallError` where there is none.
+        most_bytes: Largest answer that is read; absent means `MAX_ANSWER_BYTES`.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class HttpPrograms:
         token: str | None,
         via: Callable[[str], str] | None = None,
         outside: Outside | None = None,
+        most_bytes: int | None = None,
     ) -> None:
         self._session = session
         self._outside = outside or Outside(session=session)
@@ -102,7 +104,7 @@ class HttpPrograms:
         if token:
             self._headers[routes.TOKEN_HEADER] = token
         self._older: dict[str, int] = {}
-        self._most_bytes = MAX_ANSWER_BYTES
+        self._most_bytes = MAX_ANSWER_BYTES if most_bytes is None else most_bytes
 
     async def perform(self, action: Action) -> Answer:
         """Make the call of an action.
