@@ -46,7 +46,7 @@ async def test_while_one_runs_a_second_is_refused_with_what_it_does(desk):
     await desk.exchange(BUSY, 0)
     refusal = await refused(desk)
     assert refusal.word is Word.TRAINING_IN_PROGRESS
-    assert "round 7 of 9" in refusal.detail
+    assert refusal.detail == "CLIENTS_TRAINING: a session is under way: round 7 of 9"
 
 
 async def test_without_a_driver_nothing_is_promised(desk, monkeypatch):

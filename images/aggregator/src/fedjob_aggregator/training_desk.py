@@ -58,7 +58,8 @@ class TrainingDesk:
         """
         await self._heard_of_driver()
         if self.state is SessionState.CLIENTS_TRAINING:
-            raise Refusal(Word.TRAINING_IN_PROGRESS, f"a session is under way: {self.message or 'it is beginning'}")
+            now = self.message or "it is beginning"
+            raise Refusal(Word.TRAINING_IN_PROGRESS, f"{self.state}: a session is under way: {now}")
         if self._report is None or time.monotonic() - self._reported > DRIVER_SECONDS:
             raise Refusal(
                 Word.UNAVAILABLE, "nobody drives training sessions here; start the server with `fedjob serve`"
