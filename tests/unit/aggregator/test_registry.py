@@ -168,7 +168,7 @@ def test_a_session_numbers_those_who_are_there():
 @given(st.lists(st.tuples(st.sampled_from("rb"), st.integers(0, 6), st.integers(0, 2), st.floats(0, 20)), max_size=60))
 def test_no_index_is_ever_held_by_two_and_limits_hold(events):
     registry = a_registry(("a", 0, 2, None), ("b", 2, 1, None), most=5, per_host=2)
-    now = 0.0
+    now, tokens = 0.0, set()
     for kind, number, boot, later in events:
         now += later
         try:
@@ -177,7 +177,11 @@ def test_no_index_is_ever_held_by_two_and_limits_hold(events):
             else:
                 beat(registry, number, boot=f"boot-{number}-{boot}", now=now)
         except Refusal:
-            continue
+            pass
+        tokens |= {registry.token_of(entry) for entry in registry.entries()}
+        held = {token: holder for token in tokens if (holder := registry.holder(token)) is not None}
+        assert set(held.values()) == set(registry.entries())
+        assert all(registry.token_of(entry) in held for entry in registry.entries())
         indices = [entry.index for entry in registry.entries()]
         assert len(set(indices)) == len(indices)
         assert set(indices) <= {0, 1, 2}

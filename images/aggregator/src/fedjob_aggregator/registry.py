@@ -92,6 +92,8 @@ class Registry:
         self._limits = limits
         self._token = token
         self._entries = {entry.url: entry for entry in known}
+        self._holders: dict[str, str] | None = None
+        """Address by token; made when it is asked for, so that a token costs no more with many clients."""
 
     def register(self, applicant: Applicant, *, now: float, at: datetime) -> tuple[Entry, bool]:
         """Take a client in; that it is there already is fine.
@@ -108,7 +110,7 @@ class Registry:
         if before is None:
             self._make_room(applicant, now)
         entry = self._taken_in(applicant, before, groups, now=now, at=at)
-        self._entries[applicant.url] = entry
+        self._entries[applicant.url], self._holders = entry, None
         return entry, before is None or (before.boot_id, before.index) != (entry.boot_id, entry.index)
 
     def beat(self, url: str, boot_id: str, *, now: float, at: datetime) -> tuple[Entry, bool]:
@@ -131,15 +133,19 @@ class Registry:
         caught = [*sorted(entry.impostors), *([entry.boot_id] if entry.boot_id else [])]
         impostors = frozenset(caught[-MAX_IMPOSTORS:])
         self._entries[url] = replace(entry, boot_id=boot_id, before=None, heard=now, since=since, impostors=impostors)
+        self._holders = None
         return self._entries[url], True
 
     def holder(self, token: str) -> Entry | None:
         """The client that has a token, if any; also the one before at an address, whose update may be on its way."""
-        for entry in self._entries.values():
-            for boot_id in (entry.boot_id, entry.before):
-                if boot_id is not None and client_token(self._token, boot_id) == token:
-                    return entry
-        return None
+        if self._holders is None:
+            self._holders = {
+                made: entry.url
+                for entry in self._entries.values()
+                for boot_id in (entry.before, entry.boot_id)
+                if boot_id is not None and (made := client_token(self._token, boot_id)) is not None
+            }
+        return self._entries.get(self._holders.get(token, ""))
 
     def token_of(self, entry: Entry) -> str | None:
         """What a client is called with, and calls with."""
@@ -174,6 +180,7 @@ class Registry:
         """Number those who are there 0, 1, 2 …, oldest first, and forget the others; return how many there are."""
         there = [item for item in self._entries.values() if item.boot_id is not None and not item.is_lost(now)]
         self._entries = {item.url: replace(item, index=index) for index, item in enumerate(there)}
+        self._holders = None
         return len(there)
 
     def _check_claim(self, applicant: Applicant, before: Entry | None, now: float) -> None:
