@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,17 +116,27 @@ CHAINS = [(job, chain) for chain in range(-(-KILL_POINTS // (KILLS_PER_CHAIN * l
 CHAINS.append(("server-adam", 0))
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """Digest of each round of the jobs when nothing is killed."""
-    digests = {}
-    for name, job in JOBS.items():
-        folder = tmp_path_factory.mktemp(name)
-        done = fedjob("run", write_manifest(folder, job), "--dir", folder / "run", cwd=folder)
+class Undisturbed(dict[str, list[str]]):
+    """Digest of each round of a job when nothing is killed; each job is run when it is first asked for."""
+
+    def __init__(self, make_folder: Callable[[str], Path]) -> None:
+        super().__init__()
+        self._make_folder = make_folder
+
+    def __missing__(self, name: str) -> list[str]:
+        """Run the job."""
+        folder = self._make_folder(name)
+        done = fedjob("run", write_manifest(folder, JOBS[name]), "--dir", folder / "run", cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
-        digests[name] = Folder(folder / "run").digests()
-        assert len(digests[name]) == ROUNDS + 1
-    return digests
+        self[name] = Folder(folder / "run").digests()
+        assert len(self[name]) == ROUNDS + 1
+        return self[name]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Runs without kills."""
+    return Undisturbed(tmp_path_factory.mktemp)
 
 
 def await_trigger(run: LiveRun, kill: Kill, writes_before: int) -> None:
@@ -174,7 +185,7 @@ def disturb(run: LiveRun, kills: deque[Kill], writes_before: int) -> list[psutil
 
 @pytest.mark.parametrize(("job", "chain"), CHAINS)
 def test_a_killed_job_ends_in_the_model_of_an_undisturbed_one(
-    job: str, chain: int, tmp_path: Path, undisturbed: dict[str, list[str]]
+    job: str, chain: int, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     file, folder = write_manifest(tmp_path, JOBS[job]), tmp_path / "run"
     kills = kills_of_chain(chain, job)
@@ -194,7 +205,7 @@ def test_a_killed_job_ends_in_the_model_of_an_undisturbed_one(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_job_leaves_no_process_and_goes_on_as_it_says(
-    number: signal.Signals, tmp_path: Path, undisturbed: dict[str, list[str]]
+    number: signal.Signals, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     file, folder = write_manifest(tmp_path, JOBS["all-of-four"]), tmp_path / "run"
     with live_run(file, folder) as run:
