@@ -114,3 +114,30 @@ def test_data_that_do_not_fit_end_the_job_before_anything_is_trained(tmp_path, f
     assert (done.returncode, status["phase"]) == (1, "Failed")
     assert complaint in status["message"]
     assert status["rounds"].get("committed", -1) < 1
+
+
+def test_fedprox_holds_clients_near_the_model_and_without_mu_is_fedavg(tmp_path):
+    def digest(name: str, strategy: dict) -> str:
+        (tmp_path / name).mkdir()
+        spec = {
+            "rounds": 2,
+            "model": {"name": "softmax"},
+            "data": {"name": "digits", "partition": {"scheme": "ByLabel"}},
+            "training": {"epochs": 3, "batchSize": 16},
+            "clientGroups": [{"name": "clients", "replicas": 2}],
+            "evaluation": {"modes": []},
+        }
+        job = write_manifest(tmp_path / name, manifest("prox", **spec, strategy=strategy))
+        done = fedjob("run", job, "--dir", tmp_path / name / "run", "-o", "json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])["status"]["model"]["digest"]
+
+    plain = digest("plain", {"name": "FedAvg"})
+    assert digest("free", {"name": "FedProx", "parameters": {"mu": 0}}) == plain
+    assert digest("held", {"name": "FedProx", "parameters": {"mu": 1}}) != plain
+    losses = {
+        name: [contribution.metrics["loss"] for contribution in round_log(tmp_path / name / "run")[1].contributors]
+        for name in ("plain", "held")
+    }
+    # Held near a model that fits all, a client fits its own classes less.
+    assert all(held > plain for held, plain in zip(sorted(losses["held"]), sorted(losses["plain"]), strict=True))
