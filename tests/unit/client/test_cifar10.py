@@ -96,6 +96,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, prot
         (pickle.dumps({"data": 1}, protocol=0), "which no batch has|it is no batch"),
         (b"\x80\x02}q\x01U\x01aU\x01bs.", "it is no batch: 'data'"),
         (b"\x80\x02\x86.", "items of nothing|it is no batch"),
+        (b"S'\\d'\n.", "it has the instruction STRING, which no batch has"),
         (b"\x80\x02e.", "it is no batch"),
         (b"\x80\x02K\x01K\x02R.", "tuple expected, int seen"),
     ],
