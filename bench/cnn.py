@@ -54,38 +54,34 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, python: Path, threads: int) -> tuple[Section, str]:
-    """Images per second of ours and of PyTorch in both layouts, in turns."""
+    """Images per second of ours and of PyTorch in both layouts, in turns; and per second of processor time.
+
+    The latter says something on a busy machine, too; with several threads it counts those that wait by spinning.
+    """
     sizes = [str(options.images), str(options.batch), str(threads)]
-    rates: dict[str, list[float]] = {"fedjob": [], **{layout: [] for layout in LAYOUTS}}
-    version = ""
+    programs = {"fedjob client's cnn": (Path(sys.executable), ["cnn.py", "once", *sizes])}
+    programs |= {f"PyTorch, {layout} layout": (python, ["cnn_torch.py", *sizes, layout]) for layout in LAYOUTS}
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}
     for _ in range(options.repeats):
-        ours = _answer(run_peer(Path(sys.executable), [str(HERE / "cnn.py"), "once", *sizes], timeout=RUN_SECONDS))
-        rates["fedjob"].append(ours["rate"])
-        for layout in LAYOUTS:
-            arguments = [str(HERE / "cnn_torch.py"), *sizes, layout]
-            theirs = _answer(run_peer(python, arguments, timeout=RUN_SECONDS, threads=threads))
-            rates[layout].append(theirs["rate"])
-            version = theirs["version"]
-            _check_equal(ours["losses"], theirs["losses"])
-    rows = [Row(name="fedjob client's cnn", unit="img/s", values=tuple(rates["fedjob"]))]
-    rows += [Row(name=f"PyTorch, {layout} layout", unit="img/s", values=tuple(rates[layout])) for layout in LAYOUTS]
-    checks = [
-        Check(
-            name=f"of PyTorch's {row.name.split()[1]} layout",
-            value=rows[0].median / row.median,
-            unit="x",
-            goal=GOAL if index == 0 else 0.0,
-            at_most=False,
-        )
-        for index, row in enumerate(rows[1:])
-    ]
+        for name, (interpreter, (script, *arguments)) in programs.items():
+            text = run_peer(interpreter, [str(HERE / script), *arguments], timeout=RUN_SECONDS, threads=threads)
+            answers[name].append(json.loads(text.splitlines()[-1]))
+    ours, *theirs = answers.values()
+    for peer in theirs:
+        _check_equal(ours[0]["losses"], peer[0]["losses"])
+    rows, checks = [], []
+    for key, unit in (("rate", "img/s"), ("cpu_rate", "img/cpu-s")):
+        found = [
+            Row(name=name, unit=unit, values=tuple(each[key] for each in given)) for name, given in answers.items()
+        ]
+        rows += found
+        checks += [
+            Check(name=f"{unit}, of {row.name}", value=found[0].median / row.median, unit="x", goal=goal, at_most=False)
+            for row, goal in zip(found[1:], (GOAL, 0.0), strict=True)
+        ]
     title = f"Two-layer CNN, {SIDE} x {SIDE}, batches of {options.batch}, {threads} threads: images trained per second"
-    return Section(name=f"cnn-{threads}", title=title, rows=tuple(rows), checks=tuple(checks)), version
-
-
-def _answer(text: str) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(text.splitlines()[-1])
-    return answer
+    section = Section(name=f"cnn-{threads}", title=title, rows=tuple(rows), checks=tuple(checks))
+    return section, theirs[0][0]["version"]
 
 
 def _check_equal(ours: list[float], theirs: list[float]) -> None:
@@ -106,15 +102,16 @@ def _once(images: int, batch: int, threads: int) -> dict[str, Any]:
     model = CompiledCnn(CnnParameters(), Team(threads))
     optimizer = Optimizer(initial(SIDE), model, TrainConfig(round=1, learning_rate=LEARNING_RATE))
     losses = []
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     for step, rows in enumerate(order(images, batch)):
         if step == WARM_UP:
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
         sums = model.gradient(optimizer.params, pixels[rows], labels[rows], optimizer.gradient)
         optimizer.step()
         losses.append(sums.loss / batch)
-    seconds = time.perf_counter() - began
-    return {"rate": (len(losses) - WARM_UP) * batch / seconds, "losses": losses}
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - used
+    measured = (len(losses) - WARM_UP) * batch
+    return {"rate": measured / seconds, "cpu_rate": measured / cpu_seconds, "losses": losses}
 
 
 def _options() -> argparse.Namespace:
