@@ -80,7 +80,7 @@ def test_a_client_outside_that_vanishes_is_lost_and_takes_part_again_when_it_is_
         cluster.until_committed(home, "back", committed + 2)
         again = HandStarted(tmp_path, server, port=first.port, FEDJOB_REGISTRATION_TOKEN=SECRET)
         try:
-            wait_until(lambda: cluster.status(home, "back")["clients"]["ready"] == 3, "that it is ready again", 20)
+            wait_until(lambda: cluster.status(home, "back")["clients"]["ready"] == 3, "that it is ready again")
             again.says("trained on")
             cluster.change(home, "back", rounds=cluster.committed(home, "back") + 5)
             cluster.until_phase(home, "back", "Complete")
