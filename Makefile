@@ -9,6 +9,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist wo
 DISTRIBUTIONS := protocol operator images/client images/aggregator cli
 DOCKER ?= docker
 TAG ?= $(shell cat VERSION)
+DOCKER_BUILD = $(DOCKER) build $(DOCKER_BUILD_FLAGS) $(if $(PYTHON_BASE),--build-arg BASE=$(PYTHON_BASE)) --build-arg VERSION=$(TAG)
 # Where the files lie that are made from the code.
 GENERATED := docs crds charts/fedjob/files dist
 PROJECTS := VERSION pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
@@ -17,7 +18,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
   if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then echo $$p; break; fi; done)
 
 ##@ Use it
-.PHONY: help demo lab images run
+.PHONY: help demo lab images image-cuda run
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -29,14 +30,17 @@ lab: $(VENV)/.run ## Start three clients (8001-8003) and an aggregator (9000) to
 
 images: ## Build the images of the operator, the client and the aggregator (needs docker)
 	@for program in operator images/client images/aggregator; do \
-	  $(DOCKER) build $(DOCKER_BUILD_FLAGS) $(if $(PYTHON_BASE),--build-arg BASE=$(PYTHON_BASE)) --build-arg VERSION=$(TAG) \
-	    --file $$program/Dockerfile --tag fedjob/$${program#images/}:$(TAG) . || exit 1; done
+	  $(DOCKER_BUILD) --file $$program/Dockerfile $$(test $$program != images/client || echo --target client) \
+	    --tag fedjob/$${program#images/}:$(TAG) . || exit 1; done
+
+image-cuda: ## Build the client's image for NVIDIA GPUs: fedjob/client-cuda (needs docker)
+	$(DOCKER_BUILD) --file images/client/Dockerfile --target client-cuda --tag fedjob/client-cuda:$(TAG) .
 
 run: $(VENV)/.dev ## Run the operator here, against the cluster of your kubeconfig
 	$(BIN)/fedjob-operator --reach api-proxy --namespace fedjob-system --host 127.0.0.1 $(ARGS)
 
 ##@ Work on it
-.PHONY: init fmt lint types test test-unit test-integration test-slow test-faults soak test-api test-adapters test-chart e2e e2e-faults generate verify dist requirements bench clean
+.PHONY: init fmt lint types test test-unit test-integration test-simulator test-gpu test-slow test-faults soak test-api test-adapters test-chart e2e e2e-faults generate verify dist requirements bench clean
 init: $(VENV)/.dev ## Set up .venv with the programs, the tests' and the linters' packages
 
 fmt: $(VENV)/.dev ## Format the code
@@ -53,12 +57,20 @@ types: $(VENV)/.dev ## Check the types
 
 test: $(VENV)/.dev ## Set everything up and run the unit and integration tests
 	$(PYTEST) -m "not slow" tests/unit tests/integration $(ARGS)
+	@$(MAKE) --no-print-directory test-simulator ARGS=
 
 test-unit: $(VENV)/.dev ## Run the unit tests (seconds, no network)
 	$(PYTEST) -m "not slow" tests/unit $(ARGS)
 
 test-integration: $(VENV)/.dev ## Run the integration tests (real processes on loopback)
 	$(PYTEST) -m "not slow" tests/integration $(ARGS)
+
+test-simulator: $(VENV)/.dev ## Run the tests of the GPU kernels in Numba's simulator, which it chooses when it is imported
+	NUMBA_ENABLE_CUDASIM=1 $(PYTEST) tests/gpu $(ARGS)
+
+test-gpu: $(VENV)/.dev ## Run them on the GPU of this machine; one line says why not where there is none
+	@if $(BIN)/python -m fedjob_client.cuda.driver; then $(MAKE) --no-print-directory $(VENV)/.cuda; fi
+	$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 test-slow: $(VENV)/.dev ## Run the tests that take half a minute or more
 	$(BIN)/python -m pytest -m slow tests/unit tests/integration $(ARGS)
@@ -126,4 +138,8 @@ $(ADAPTERS)/.dev: requirements/adapters.txt $(PROJECTS)
 	$(PYTHON) -m venv $(ADAPTERS)
 	$(ADAPTERS)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/adapters.txt
 	$(ADAPTERS)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e ./%)
+	@touch $@
+
+$(VENV)/.cuda: $(VENV)/.dev requirements/image-client-cuda.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/image-client-cuda.txt
 	@touch $@

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from aiohttp import web
 
+from fedjob_client.cuda.driver import cuda_available
 from fedjob_protocol.process import EXIT_FATAL, EXIT_USAGE
 from tests.integration.client_support import COMMAND, a_client, a_config, an_aggregator, an_api, environment
 from tests.integration.client_trainers import FOLDER
@@ -119,9 +120,6 @@ def test_wrong_settings_and_a_port_in_use_are_errors_of_usage(tmp_path: Path):
     code, errors, termination = ended(tmp_path, FEDJOB_CONFIG="{}")
     assert code == EXIT_USAGE
     assert termination == {"reason": "InvalidSpec", "message": "FEDJOB_CONFIG: jobUid: Field required (seen: {})"}
-    code, errors, _ = ended(tmp_path, "--device", "gpu")
-    assert code == EXIT_USAGE
-    assert "GPU was asked for" in errors
     code, errors, _ = ended(tmp_path, "--server-url", "http://127.0.0.1:9000")
     assert code == EXIT_USAGE
     assert "--client-url (CLIENT_URL) is missing" in errors
@@ -129,6 +127,15 @@ def test_wrong_settings_and_a_port_in_use_are_errors_of_usage(tmp_path: Path):
         code, errors, _ = ended(tmp_path, "--port", client.url.rsplit(":", 1)[1])
     assert code == EXIT_USAGE
     assert "choose another port with --port" in errors
+
+
+@pytest.mark.skipif(cuda_available(), reason="this machine has a GPU")
+def test_a_client_that_is_to_use_a_gpu_ends_where_there_is_none(tmp_path: Path):
+    code, errors, termination = ended(tmp_path, "--device", "gpu")
+    assert code == EXIT_FATAL
+    assert termination is not None
+    assert termination["reason"] == "GpuUnavailable"
+    assert "there is no NVIDIA driver" in errors.splitlines()[-1]
 
 
 def test_help_names_every_flag_with_its_variable(tmp_path: Path):

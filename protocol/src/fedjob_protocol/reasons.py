@@ -47,6 +47,8 @@ class Reason(StrEnum):
     LATE_JOINER = "LateJoiner"
     CRASHED = "Crashed"
     OOM_KILLED = "OOMKilled"
+    GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
+    GPU_FAILED = "GpuFailed"
     EVICTED = "Evicted"
     FOLDER_IN_USE = "FolderInUse"
     DATA_ERROR = "DataError"
@@ -128,6 +130,8 @@ DESCRIPTIONS: Final = MappingProxyType(
         Reason.LATE_JOINER: "A client came after the start of a job that refuses late joiners.",
         Reason.CRASHED: "A process ended without being asked to.",
         Reason.OOM_KILLED: "A process was killed because it used more memory than its limit.",
+        Reason.GPU_OUT_OF_MEMORY: "A GPU's memory is too small for a client's training, even piece by piece.",
+        Reason.GPU_FAILED: "A kernel or the GPU itself failed; the client is started anew.",
         Reason.EVICTED: "A pod was removed from its node, for example because the node ran out of memory or disk.",
         Reason.FOLDER_IN_USE: "Another process uses the aggregator's folder; tried again.",
         Reason.DATA_ERROR: "A client cannot read its data.",

@@ -16,7 +16,7 @@ from fedjob_client.trainer import EvalConfig
 from fedjob_client.training import Progress, config_digest
 from fedjob_client.transfer import metrics_header
 from fedjob_client.worker import Worker
-from fedjob_protocol.config import ClientConfig, Device, Role
+from fedjob_protocol.config import ClientConfig, Role
 from fedjob_protocol.digests import sha256_of
 from fedjob_protocol.messages import InitTask, TrainTask
 from fedjob_protocol.routes import MAX_JSON_BODY_BYTES
@@ -280,7 +280,6 @@ async def test_a_function_whose_caller_left_is_not_called():
         ({"server_url": "http://a"}, "--client-url"),
         ({"client_url": "http://a"}, "--server-url"),
         ({"server_url": "a:9000", "client_url": "http://b"}, "'a:9000' is no URL"),
-        ({"device": Device.GPU}, "GPU was asked for"),
     ],
 )
 def test_settings_that_contradict_themselves_are_refused(values, complaint):

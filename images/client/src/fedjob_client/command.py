@@ -47,7 +47,7 @@ FEDJOB_REGISTRATION_TOKEN the one that is shown to the aggregator of --server-ur
               help="Number of this client: the simple forms make other data for each.")  # fmt: skip
 @click.option("--device", envvar="FEDJOB_DEVICE", type=click.Choice(["auto", "cpu", "gpu"], case_sensitive=False),
               default="auto", show_default=True, show_envvar=True,
-              help="Where to compute; the built-in models run on the CPU.")  # fmt: skip
+              help="Where to train: on a GPU if there is one, on the CPU, or on a GPU or not at all.")  # fmt: skip
 @click.option("--threads", envvar="FEDJOB_THREADS", type=click.IntRange(1, 256), default=1, show_default=True,
               show_envvar=True, help="Threads that the model cnn uses; any number gives the same bits.")  # fmt: skip
 @click.option("--server-url", envvar="SERVER_URL", show_envvar=True,
@@ -114,6 +114,7 @@ def port_of(given: int | None, server_url: str | None) -> int:
 
 def _run(settings: Settings) -> NoReturn:
     """Load, listen, serve. Imports here: they import NumPy, which reads its number of threads then."""
+    from fedjob_client.cuda.choice import simple_backend  # noqa: PLC0415
     from fedjob_client.server import serve  # noqa: PLC0415
     from fedjob_client.service import load_job  # noqa: PLC0415
 
@@ -121,7 +122,9 @@ def _run(settings: Settings) -> NoReturn:
         listening = listen(settings.host, settings.port)
         recorder = SILENT if settings.metrics_port is None else _metrics(settings.host, settings.metrics_port)
         loaded = None
-        if settings.config is not None:
+        if settings.config is None:
+            simple_backend(settings.device)
+        else:
             tell_identity(os.environ, settings.config)
             loaded = load_job(settings.config, threads=settings.threads, state_dir=settings.state_dir)
     except CannotListenError as error:

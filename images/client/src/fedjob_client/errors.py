@@ -30,6 +30,24 @@ class NonFiniteError(TrainerError):
     reason = Reason.NON_FINITE_UPDATE
 
 
+class GpuUnavailableError(ClientError):
+    """A GPU was asked for and cannot be used: says what is missing and what to do."""
+
+    reason = Reason.GPU_UNAVAILABLE
+
+
+class GpuOutOfMemoryError(ClientError):
+    """The GPU's memory is too small for the least that a training needs."""
+
+    reason = Reason.GPU_OUT_OF_MEMORY
+
+
+class GpuFailedError(ClientError):
+    """A kernel or the GPU failed. What this process holds on it is lost, and it can compute no more there."""
+
+    reason = Reason.GPU_FAILED
+
+
 class SettingsError(ClientError):
     """The client's own settings contradict themselves."""
 

@@ -1,9 +1,7 @@
 """What a client says about itself and its machine."""
 
-import ctypes
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -12,20 +10,8 @@ from typing import Final
 
 from fedjob_client.settings import THREAD_VARIABLES
 
-CUDA_LIBRARY: Final = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 CPU_INFO: Final = Path("/proc/cpuinfo")
-PACKAGES: Final = ("fedjob-client", "numpy", "numba")
-
-
-@cache
-def cuda_available() -> bool:
-    """Whether the machine has a CUDA driver with at least one GPU; asked of the driver itself."""
-    try:
-        driver = ctypes.CDLL(CUDA_LIBRARY)
-        count = ctypes.c_int(0)
-        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-    except (OSError, AttributeError):
-        return False
+PACKAGES: Final = ("fedjob-client", "numpy", "numba", "numba-cuda")
 
 
 def fingerprint(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedjob_client.cuda.driver import cuda_available
 from fedjob_client.errors import ClientError
-from fedjob_client.info import cuda_available
 from fedjob_client.problems import first_problem, has_token
 from fedjob_client.routes_v1 import backend_of, service_of
 from fedjob_client.service import Loaded, Service
@@ -66,7 +66,7 @@ def health(request: Request) -> dict[str, Any]:
     return {
         "status": "ok",
         "cuda_available": cuda_available(),
-        "backend": backend_of(service.loaded),
+        "backend": backend_of(service),
         "index": config.index if config else service.settings.index,
         "job": config.job_name if config else None,
         "version": __version__,
@@ -125,13 +125,18 @@ class Lab:
         """Train in the worker's thread, one at a time.
 
         Raises:
-            Refusal: ``training-in-progress``, or as `train_simple`.
+            Refusal: ``training-in-progress``, ``unavailable`` if the GPU fails, or as `train_simple`.
         """
         if self._is_training:
             raise Refusal(Word.TRAINING_IN_PROGRESS, "this client is training; ask again when it is done")
         self._is_training = True
+        settings = service.settings
         try:
-            answer = await service.worker.run(partial(train_simple, order, index=service.settings.index))
+            answer = await service.worker.run(
+                partial(train_simple, order, index=settings.index, device=settings.device)
+            )
+        except ClientError as error:
+            raise Refusal(Word.UNAVAILABLE, f"{error.reason}: {error}") from error
         finally:
             self._is_training = False
         self._line = Line(w=answer.w, b=answer.b, model=answer.model)

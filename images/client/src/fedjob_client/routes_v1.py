@@ -1,11 +1,12 @@
 """The job's side of the client: ``/v1``, for the operator and ``fedjob run``. Parses, delegates, answers."""
 
 import logging
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel
 
+from fedjob_client.cuda.choice import simple_backend
 from fedjob_client.info import fingerprint
 from fedjob_client.models.builtin import BuiltinTrainer
 from fedjob_client.service import Loaded, Service
@@ -92,7 +93,7 @@ async def info(request: Request) -> Response:
             name=config.name if config else f"client-{index}",
             group=config.group if config else "clients",
             boot_id=service.boot_id,
-            backend=backend_of(loaded),
+            backend=backend_of(service),
             fingerprint=fingerprint(),
             **_examples(loaded),
         )
@@ -123,9 +124,11 @@ def service_of(request: Request) -> Service:
     return service
 
 
-def backend_of(loaded: Loaded | None) -> Any:
-    """Where the trainer computes: ``cpu``, unless a trainer of the user's own says ``gpu``."""
-    return "gpu" if loaded is not None and getattr(loaded.trainer, "backend", "cpu") == "gpu" else "cpu"
+def backend_of(service: Service) -> Literal["cpu", "gpu"]:
+    """Where the trainer computes: ``cpu``, unless it says ``gpu``; without a job, where the simple forms do."""
+    if service.loaded is None:
+        return simple_backend(service.settings.device)
+    return "gpu" if getattr(service.loaded.trainer, "backend", "cpu") == "gpu" else "cpu"
 
 
 def _examples(loaded: Loaded | None) -> dict[str, Any]:

@@ -26,6 +26,8 @@ THREAD_VARIABLES: Final = (
 """Numbers of threads that libraries read when they are imported. One each: the bits of a result depend on it, and two
 pools of spinning threads on the same cores cost more than they bring."""
 NUMBA_CACHE_VARIABLE: Final = "NUMBA_CACHE_DIR"
+NUMBA_OCCUPANCY_VARIABLE: Final = "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS"
+"""Numba warns of problems that are too small to keep a GPU busy; there is nothing wrong with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +62,6 @@ class Settings:
         if (self.server_url is None) != (self.client_url is None):
             missing = "--client-url (CLIENT_URL)" if self.client_url is None else "--server-url (SERVER_URL)"
             raise SettingsError(f"to register with an aggregator both URLs are needed: {missing} is missing")
-        if self.config is None and self.device is Device.GPU:
-            raise SettingsError("device: GPU was asked for, and the built-in models run on the CPU: use auto or cpu")
         for url in (self.server_url, self.client_url):
             if url is not None and not url.startswith(("http://", "https://")):
                 raise SettingsError(f"{url!r} is no URL: it has to start with http:// or https://")
@@ -100,6 +100,7 @@ def prepare_environment(environment: MutableMapping[str, str]) -> None:
     """
     for name in THREAD_VARIABLES:
         environment.setdefault(name, "1")
+    environment.setdefault(NUMBA_OCCUPANCY_VARIABLE, "0")
     if NUMBA_CACHE_VARIABLE not in environment:
         environment[NUMBA_CACHE_VARIABLE] = str(_own_cache_folder(environment))
 

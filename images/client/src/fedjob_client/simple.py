@@ -22,6 +22,7 @@ from fedjob_client.data.synthetic import generator, linear_examples, logistic_ex
 from fedjob_client.models.builtin import MODELS, BuiltinTrainer
 from fedjob_client.models.logistic import LogisticRegression
 from fedjob_client.trainer import Array, EvalConfig, TrainConfig
+from fedjob_protocol.config import Device
 from fedjob_protocol.errors import Refusal, Word
 
 DEFAULT_EPOCHS: Final = 500
@@ -76,6 +77,7 @@ class SimpleTrainAnswer(BaseModel):
     w: float
     b: float
     backend: str = "cpu"
+    """Where it was trained: ``cpu`` or ``gpu``."""
     model: SimpleModel
     loss: float
     """Mean squared error, or mean cross-entropy, over the examples at ``w`` and ``b``."""
@@ -100,21 +102,23 @@ class Line:
     model: SimpleModel = SimpleModel.LINEAR
 
 
-def train_simple(request: SimpleTrainRequest, *, index: int) -> SimpleTrainAnswer:
+def train_simple(request: SimpleTrainRequest, *, index: int, device: Device = Device.CPU) -> SimpleTrainAnswer:
     """Make the examples and train on them.
 
     Args:
         request: What to do.
         index: The client's index.
+        device: Where to compute.
 
     Raises:
         Refusal: ``bad-request``: too much work, or the training diverged.
+        ClientError: A GPU was asked for, and it cannot be used or failed.
     """
     if request.epochs * request.num_samples > MAX_WORK:
         raise Refusal(Word.BAD_REQUEST, f"epochs * num_samples is more than {MAX_WORK}; ask for less of one of them")
     learning_rate = request.learning_rate or LEARNING_RATE[request.model]
     seed = index if request.seed is None else request.seed
-    trainer = _trainer(request, seed)
+    trainer = _trainer(request, seed, device)
     params = {name: np.full(1, value) for name, value in (("w", request.w), ("b", request.b))}
     if request.epochs:
         config = TrainConfig(
@@ -133,6 +137,7 @@ def train_simple(request: SimpleTrainRequest, *, index: int) -> SimpleTrainAnswe
     return SimpleTrainAnswer(
         w=w,
         b=b,
+        backend=trainer.backend,
         model=request.model,
         loss=metrics["loss"],
         accuracy=metrics.get("accuracy"),
@@ -166,7 +171,7 @@ def predict_simple(line: Line, inputs: Array) -> tuple[Array, Array | None]:
     return probabilities.argmax(axis=1), probabilities
 
 
-def _trainer(request: SimpleTrainRequest, seed: int) -> BuiltinTrainer:
+def _trainer(request: SimpleTrainRequest, seed: int, device: Device) -> BuiltinTrainer:
     source = generator((seed,))
     if request.model is SimpleModel.LINEAR:
         x, y = linear_examples(source, request.num_samples, noise=request.noise)
@@ -175,4 +180,4 @@ def _trainer(request: SimpleTrainRequest, seed: int) -> BuiltinTrainer:
         x, y = logistic_examples(source, request.num_samples)
         classes = 2
     examples = Split(x=x, y=y)
-    return BuiltinTrainer(MODELS[request.model]({}), Dataset.of(examples, examples, num_classes=classes))
+    return BuiltinTrainer(MODELS[request.model]({}), Dataset.of(examples, examples, num_classes=classes), device=device)

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +11,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from fedjob_client.errors import Cancelled, ClientError, TrainerError
+from fedjob_client.errors import Cancelled, ClientError, GpuFailedError, TrainerError
 from fedjob_client.model_cache import LoadedModel
 from fedjob_client.trainer import EvalConfig, Metrics, OptimizerSettings, TrainConfig, Trainer, last_line
 from fedjob_client.transfer import Parcel
 from fedjob_client.updates import body_of, check_examples, checked_params, delta_of, finite_metrics
 from fedjob_protocol.messages import EvaluateTask, InitTask, TrainTask
+from fedjob_protocol.process import EXIT_FATAL, exit_now, leave_termination
 from fedjob_protocol.reasons import Reason
 
 _log = logging.getLogger(__name__)
@@ -162,6 +164,11 @@ def guarded(function: Callable[[], Result], what: str) -> Callable[[], Result | 
     def run() -> Result | Failure:
         try:
             return function()
+        except GpuFailedError as error:
+            # Whatever this process asks of its GPU fails from now on; its successor gets the same task again.
+            _log.error("%s failed", what, exc_info=error)
+            leave_termination(os.environ, error.reason, str(error))
+            exit_now(EXIT_FATAL)
         except Cancelled as error:
             _log.info("%s: %s", what, error)
             return Failure(reason=Reason.TRAINER_ERROR, message=last_line(error))

@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from fedjob_client.cuda.choice import gpu_training
 from fedjob_client.data.dataset import Dataset, Split
 from fedjob_client.errors import DataError, SettingsError, TrainerError
 from fedjob_client.models.cnn import Cnn, CnnParameters, convolution_work
@@ -20,9 +21,12 @@ from fedjob_client.models.softmax import SoftmaxRegression
 from fedjob_client.models.team import Team
 from fedjob_client.parameters import read_parameters
 from fedjob_client.trainer import Array, ClientContext, EvalConfig, Metrics, Params, TrainConfig, Update
-from fedjob_protocol.config import Device
+from fedjob_protocol.config import Device, Role
 from fedjob_protocol.messages import MAX_LABELS
 from fedjob_protocol.wire import Message
+
+if TYPE_CHECKING:
+    from fedjob_client.cuda.training import GpuTraining
 
 EVALUATION_ROWS: Final = 4096
 """Held-out examples that are evaluated at a time."""
@@ -73,33 +77,41 @@ class BuiltinTrainer:
         model: The model.
         dataset: The client's data.
         threads: Threads that the model may compute with; only the convolutional network uses more than one.
+        device: Where to train; evaluations and predictions are computed on the CPU.
 
     Raises:
         DataError: When data are used that do not fit the model.
     """
 
-    backend: Final = "cpu"
-
-    def __init__(self, model: Model, dataset: Dataset, *, threads: int = 1) -> None:
+    def __init__(self, model: Model, dataset: Dataset, *, threads: int = 1, device: Device = Device.CPU) -> None:
         self._model = model
         self._dataset = dataset
         self._threads = threads
+        self._device = device
 
     @classmethod
     def from_context(cls, context: ClientContext) -> "BuiltinTrainer":
         """The trainer that a job's settings name.
 
         Raises:
-            SettingsError: The model or one of its parameters is not known, or a GPU is asked for.
+            SettingsError: The model or one of its parameters is not known, or a GPU is asked for that it cannot use.
+            GpuUnavailableError: A GPU is asked for, and there is none that can be used.
             DataError: The data cannot be read, or do not fit the model.
         """
-        if context.device is Device.GPU:
-            raise SettingsError("device: GPU was asked for, and the built-in models run on the CPU: use Auto or CPU")
         make = MODELS.get(context.model.name)
         if make is None:
             known = ", ".join(sorted(MODELS))
             raise SettingsError(f"model.name: {context.model.name!r} is not known; known: {known}; or name a trainer")
-        return cls(make(context.model.parameters), context.load_data(), threads=context.threads)
+        device = context.device if context.role is Role.TRAINER else Device.CPU
+        trainer = cls(make(context.model.parameters), context.load_data(), threads=context.threads, device=device)
+        if device is not Device.CPU:
+            trainer._gpu  # noqa: B018 - what cannot be done is said at the start
+        return trainer
+
+    @property
+    def backend(self) -> str:
+        """Where it trains: ``cpu`` or ``gpu``."""
+        return "cpu" if self._gpu is None else "gpu"
 
     @property
     def num_examples(self) -> int:
@@ -139,7 +151,9 @@ class BuiltinTrainer:
         """Train: full-batch where the batch is at least the client's data, else mini-batches."""
         self._check_shapes(params)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # checked afterwards, as a whole
-            if config.batch_size < len(self._train):
+            if self._gpu is not None:
+                trained, metrics = self._gpu.train(params, config)
+            elif config.batch_size < len(self._train):
                 trained, metrics = train_batches(
                     self._model_for(params, self._train, config.epochs), params, self._train.x, self._train.y, config
                 )
@@ -186,6 +200,11 @@ class BuiltinTrainer:
     @cached_property
     def _test(self) -> Split:
         return self._fitting(self._dataset.test)
+
+    @cached_property
+    def _gpu(self) -> "GpuTraining | None":
+        """The examples on a GPU, kept over rounds; ``None``: computes on the CPU."""
+        return gpu_training(self._device, self._model, self._train, self._dataset.num_classes)
 
     @cached_property
     def _gram(self) -> Gram:

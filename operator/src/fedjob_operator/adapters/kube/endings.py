@@ -35,6 +35,8 @@ GIVEN_BY_PROGRAMS: Final = frozenset(
         Reason.INIT_FAILED,
         Reason.INVALID_SPEC,
         Reason.GPU_UNAVAILABLE,
+        Reason.GPU_OUT_OF_MEMORY,
+        Reason.GPU_FAILED,
         Reason.PROTOCOL_MISMATCH,
     }
 )
