@@ -1,5 +1,6 @@
 """The compose files: what they start is ours, reachable, and told what it knows."""
 
+import re
 import shutil
 import subprocess
 
@@ -44,6 +45,15 @@ def test_they_are_built_from_the_two_images():
         assert f"fedjob-{'aggregator' if name == 'aggregator' else 'client'}" in file.read_text(encoding="utf-8")
 
 
+def test_clients_are_built_for_the_cpu_and_with_gpus_for_them():
+    stages = re.findall(r"^FROM .* AS (\S+)$", (ROOT / "images/client/Dockerfile").read_text("utf-8"), re.MULTILINE)
+    for file, target in (("compose.yaml", "client"), ("compose.gpu.yaml", "client-cuda")):
+        services = read(file)["services"]
+        assert target in stages
+        assert {services[name]["build"]["target"] for name in CLIENTS} == {target}
+        assert {services[name]["image"] for name in CLIENTS} == {f"fedjob/{target}:lab"}
+
+
 def test_each_client_registers_where_the_aggregator_reaches_it_and_has_data_of_its_own():
     services = read("compose.yaml")["services"]
     assert len({services[name]["environment"]["FEDJOB_INDEX"] for name in CLIENTS}) == 3
@@ -64,11 +74,11 @@ def test_what_is_written_to_is_a_volume_or_memory():
     assert "models" in compose["volumes"]
 
 
-def test_the_file_for_gpus_adds_nothing_but_gpus_to_the_clients():
+def test_the_file_for_gpus_adds_nothing_but_gpus_and_their_image_to_the_clients():
     services = read("compose.gpu.yaml")["services"]
     assert services.keys() == CLIENTS.keys()
     for service in services.values():
-        assert service.keys() == {"deploy"}
+        assert service.keys() == {"deploy", "image", "build"}
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 

@@ -11,8 +11,8 @@ from fedjob_client.cuda.gradient import GpuGradient
 from fedjob_client.cuda.plan import shape_of
 from fedjob_client.data.dataset import Split
 from fedjob_client.errors import GpuUnavailableError
-from fedjob_client.models.model import Model, Sums
 from fedjob_client.models.descent import train_batches, train_full_batch
+from fedjob_client.models.model import Model, Sums
 from fedjob_client.trainer import Array, Metrics, Params, TrainConfig
 
 TRIED_EXAMPLES: Final = 5
