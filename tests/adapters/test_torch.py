@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from fedjob_client.errors import SettingsError, TrainerError
+from fedjob_client.errors import GpuUnavailableError, SettingsError, TrainerError
 from fedjob_client.torch import TorchTrainer, tensors_of
 from fedjob_client.trainer import EvalConfig, OptimizerSettings, TrainConfig
 from fedjob_protocol.config import Device, Role
@@ -194,7 +194,7 @@ def test_a_gpu_that_is_not_there_is_named():
         def make_model(self):
             return perceptron()
 
-    with pytest.raises(SettingsError, match="device: GPU was asked for, and PyTorch finds none"):
+    with pytest.raises(GpuUnavailableError, match="device: GPU was asked for, and PyTorch finds none"):
         Mine(context)
 
 

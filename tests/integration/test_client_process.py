@@ -98,11 +98,7 @@ def ended(tmp_path: Path, *arguments: str, **variables: str) -> tuple[int, str, 
             "/no/such/folder: there is none of train-images-idx3-ubyte",
         ),
         ({"trainer": "no_such_module:Mine"}, "TrainerError", "there is no module no_such_module"),
-        (
-            {"trainer": None, "model": {"name": "unheard-of"}, "data": {"name": "digits"}},
-            "InvalidSpec",
-            "'unheard-of' is not known",
-        ),
+        ({"trainer": None, "model": {"name": "rnn"}, "data": {"name": "digits"}}, "InvalidSpec", "'rnn' is not known"),
         ({"model_file": "/no/such/file"}, "DataError", "modelFile /no/such/file: No such file"),
     ],
 )

@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Final, Literal
 import torch
 
 from fedjob_client.data.dataset import Dataset
-from fedjob_client.errors import DataError, SettingsError, TrainerError
+from fedjob_client.errors import DataError, GpuUnavailableError, SettingsError, TrainerError
 from fedjob_client.trainer import Array, ClientContext, EvalConfig, Metrics, Params, TrainConfig, Update
 from fedjob_protocol.config import Device
 
@@ -50,7 +50,7 @@ class TorchTrainer:
     modules that take other arguments than one tensor, `loss`, `metrics`, `outputs` and `make_optimizer`.
 
     Raises:
-        SettingsError: ``device: GPU`` was asked for and PyTorch finds none.
+        GpuUnavailableError: ``device: GPU`` was asked for and PyTorch finds none.
     """
 
     task: ClassVar[Literal["classification", "regression"]] = "classification"
@@ -311,7 +311,7 @@ def _reproducible() -> Any:
 def _device(asked: Device) -> Any:
     has_gpu = asked is not Device.CPU and torch.cuda.is_available()
     if asked is Device.GPU and not has_gpu:
-        raise SettingsError(
+        raise GpuUnavailableError(
             "device: GPU was asked for, and PyTorch finds none: use Auto or CPU, or install its CUDA build"
         )
     return torch.device("cuda" if has_gpu else "cpu")
