@@ -185,6 +185,14 @@ def test_a_template_with_a_misspelt_field(cluster, home):
     cluster.until_phase(home, "j", "Complete")
 
 
+def test_gpus_beside_a_template_that_asks_for_others(cluster, home):
+    group = in_container(resources={"limits": {"nvidia.com/mig-1g.5gb": 1}})
+    cluster.submit(home, a_job("j", group={"gpus": 1, **group}))
+    message = until(cluster, home, "InvalidPodTemplate")
+    assert "spec.clientGroups[0].template: it sets nvidia.com/mig-1g.5gb: 1, and gpus is 1" in message
+    assert cluster.leftovers(home, ["pods"]) == []
+
+
 def test_a_client_that_needs_too_much_memory(cluster, home, folder):
     hold_file(folder, 1).touch()
     job = a_steered_job("j", folder, group={"backoffLimit": 0})

@@ -75,6 +75,8 @@ JOBS: tuple[JobBuilder, ...] = (
     ),
     a_job().having(suspend=True).evaluated(),
     a_job().clients(3, gpus=1).having(lateJoiners="Refuse", minClients=1, startupDeadlineSeconds=60),
+    a_job().clients(5, gpus=1).policy(clientsPerRound=2, minReports=1).having(clientPods="PerRound").evaluated(gpus=1),
+    a_job().clients(4, backoffLimit=0).policy(overSelect=0).having(clientPods="PerRound", startupDeadlineSeconds=60),
     a_job()
     .policy(minReports=1)
     .having(

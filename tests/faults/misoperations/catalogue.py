@@ -225,7 +225,6 @@ CREATED: Final = (
     ),
     created("unknown strategy", ("strategy", "name"), "Krum", Reason.INVALID_SPEC, "spec.strategy.name"),
     created("parameters of a strategy", ("strategy", "parameters"), {"x": 1}, Reason.INVALID_SPEC, "x given"),
-    created("pods per round", ("clientPods",), "PerRound", Reason.INVALID_SPEC, "spec.clientPods"),
     created("servers", ("serve", "replicas"), 1, Reason.INVALID_SPEC, "spec.serve.replicas"),
     created("clients evaluate", ("evaluation", "modes"), ["Clients"], Reason.INVALID_SPEC, "spec.evaluation.modes"),
     # What a program finds out.
@@ -260,6 +259,7 @@ CREATED: Final = (
     ),
     created("its index", TEMPLATE, variable("FEDJOB_CLIENT_INDEX", "7"), None),
     # What is odd and does no harm.
+    created("pods per round", ("clientPods",), "PerRound", None),
     created("the smallest volume", (*STORAGE, "size"), "1", None),
     created("one example", ("data", "maxTrainSamples"), 1, None),
     created("the smallest rate", ("training", "learningRate"), 1e-300, None),

@@ -212,6 +212,20 @@ class Cluster:
         """Let the node have so many GPUs."""
         self._background.run(self._kubelet.set_gpus(count))
 
+    def refuse_gpus(self, count: int) -> None:
+        """Refuse the next pods that ask for GPUs when they arrive at the node."""
+        self._background.run(self._kubelet.refuse_gpus(count))
+
+    def most_gpus_held(self) -> int:
+        """Most GPUs that were held at a time since the last call."""
+        most, self._kubelet.most_held = self._kubelet.most_held, 0
+        return most
+
+    def volume(self, namespace: str, claim: str) -> Path:
+        """The folder of a claim."""
+        uid: str = self.api.get("persistentvolumeclaims", namespace, claim)["metadata"]["uid"]
+        return self.folder / "node" / "volumes" / uid
+
     def crash(self, pod: Pod) -> None:
         """Kill a pod's program."""
         self._background.run(self._kubelet.crash(pod))

@@ -51,6 +51,9 @@ class Kubelet:
         self.numba_cache = folder / "numba"
         self.addresses = Addresses()
         self.gpus = gpus
+        self.most_held = 0
+        """Most GPUs that were held at a time since they were counted."""
+        self._refusals = 0
         self.launch = launch
         self.errors: list[BaseException] = []
         """What went wrong in here: a bug of this file or of the API server's set-up."""
@@ -102,6 +105,10 @@ class Kubelet:
         }
         await self.call("PATCH", path("nodes", None, NODE, "status"), {"status": status})
 
+    async def refuse_gpus(self, count: int) -> None:
+        """Refuse the next pods that ask for GPUs when they arrive, as where a device plugin went away."""
+        self._refusals = count
+
     async def crash(self, pod: Pod) -> None:
         """Kill a pod's program."""
         await self._life(pod).crash()
@@ -149,7 +156,13 @@ class Kubelet:
             return False
         if count:
             self._held[uid] = count
+            self.most_held = max(self.most_held, sum(self._held.values()))
         return True
+
+    def refuses_gpus(self) -> bool:
+        """Whether the device plugin has nothing to give to a pod that was promised GPUs."""
+        self._refusals -= 1
+        return self._refusals >= 0
 
     def release_gpus(self, uid: str) -> None:
         """Give a pod's GPUs back."""

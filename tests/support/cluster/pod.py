@@ -17,6 +17,7 @@ from tests.support.cluster.podstatus import (
     PodStatus,
     claim_not_found,
     crash_looping,
+    no_device,
     no_such_program,
     now,
     pull_backed_off,
@@ -71,6 +72,10 @@ class Node(Protocol):
 
     def release_gpus(self, uid: str) -> None:
         """Give them back."""
+        ...
+
+    def refuses_gpus(self) -> bool:
+        """Whether there are none, after all."""
         ...
 
     async def call(self, method: str, where: str, body: Any = None, *, fine: int | None = None) -> Document:
@@ -184,6 +189,9 @@ class PodLife:
     async def _live(self) -> None:
         await self._schedule()
         await self._bind()
+        if self._gpus() and self._node.refuses_gpus():
+            await self._refuse()
+            return
         await mount(self._node, self._pod)
         self._status.condition("PodReadyToStartContainers", holds=True)
         await self._report()
@@ -213,11 +221,21 @@ class PodLife:
         for name in claims(self._pod).values():
             if await self._claim(name) is None:
                 return claim_not_found(name)
-        limits = (item.get("resources", {}).get("limits", {}) for item in self._status.containers)
-        gpus = sum(int(limit.get(GPU, 0)) for limit in limits)
+        gpus = self._gpus()
         if not self._node.hold_gpus(self._uid, gpus):
             return short_of_gpus(total_is_enough=gpus <= self._node.gpus)
         return None
+
+    def _gpus(self) -> int:
+        limits = (item.get("resources", {}).get("limits", {}) for item in self._status.containers)
+        return sum(int(limit.get(GPU, 0)) for limit in limits)
+
+    async def _refuse(self) -> None:
+        """End as a pod that the kubelet does not admit."""
+        self._node.release_gpus(self._uid)
+        status = self._status
+        status.phase, status.reason, status.message = "Failed", "UnexpectedAdmissionError", no_device(GPU)
+        await self._report()
 
     async def _claim(self, name: str) -> Document | None:
         try:

@@ -23,6 +23,14 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def no_device(resource: str) -> str:
+    """What a kubelet says when the device plugin has no device for a pod that was bound to the node."""
+    return (
+        "Pod was rejected: Allocate failed due to requested number of devices unavailable for "
+        f"{resource}. Requested: 1, Available: 0, which is unexpected"
+    )
+
+
 def short_of_gpus(*, total_is_enough: bool) -> str:
     """What the scheduler says when no node has the GPUs."""
     victims = (

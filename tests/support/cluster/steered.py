@@ -12,6 +12,8 @@ from fedjob_client.trainer import ClientContext, EvalConfig, Metrics, Params, Tr
 FOLDER = "FEDJOB_TEST_FOLDER"
 """Environment variable with the folder that the files are in."""
 REFERENCE = "tests.support.cluster.steered:Steered"
+DIARY = "FEDJOB_TEST_DIARY"
+"""Environment variable with a file that the trainer adds a line to for each round that it trains in."""
 LOOK_SECONDS = 0.01
 
 
@@ -43,6 +45,9 @@ class Steered:
             config.check_cancelled()
         if self._parameters.get("fail") == self._context.index:
             raise ValueError("the sensor of this client is broken")
+        if diary := os.environ.get(DIARY):
+            with Path(diary).open("a", encoding="utf-8") as file:
+                file.write(f"{config.round}\n")
         params["w"] += np.float32((self._context.index + 1) * 2.0**-config.round)
         return Update(params=params, num_examples=10, metrics={"loss": 1.0 / config.round})
 

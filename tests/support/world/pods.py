@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Protocol
 
 from fedjob_operator.core.actions import CreatePod, DeletePod
-from fedjob_operator.core.observed import Exit, PodPhase, PodRole, PodView
+from fedjob_operator.core.observed import Exit, PodPhase, PodRole, PodView, Waiting
 from fedjob_protocol.reasons import Reason
 from tests.support.world.network import Network
 from tests.support.world.simulation import Simulation
 
 STOP_SECONDS = 2.0
 """Longest time that a pod takes to end."""
+NO_ROOM = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
 
 Place = tuple[PodRole, int, int]
 
@@ -33,6 +34,7 @@ class SimulatedPods:
         network: Where ready programs answer.
         begin: Makes the program of a pod.
         changed: Called when what an operator sees has changed.
+        gpus: How many clients there is room for at a time; ``None`` for all.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class SimulatedPods:
         *,
         begin: Callable[[PodRole, int], Killable],
         changed: Callable[[], None],
+        gpus: int | None = None,
     ) -> None:
         self._simulation = simulation
         self._network = network
@@ -51,6 +54,11 @@ class SimulatedPods:
         self._programs: dict[str, Killable] = {}
         self._visible: dict[Place, PodView] = {}
         self._count = 0
+        self._gpus = gpus
+        self.most_held = 0
+        """Most clients that had room at a time."""
+        self.most_clients = 0
+        """Most clients that had a pod, or were to have one, at a time."""
 
     def visible(self) -> tuple[PodView, ...]:
         """What an operator sees: the truth of a moment ago."""
@@ -83,8 +91,29 @@ class SimulatedPods:
             phase=PodPhase.STARTING,
             since=self._simulation.now,
         )
-        self._show(place, view)
+        if self._has_room(action.role):
+            self._place(place, view)
+        else:
+            self._show(place, replace(view, waiting=Waiting(reason=Reason.GPU_UNAVAILABLE, message=NO_ROOM)))
+
+    def _has_room(self, role: PodRole) -> bool:
+        return role is not PodRole.CLIENT or self._gpus is None or self._held() < self._gpus
+
+    def _held(self) -> int:
+        return sum(view.gpus_held for view in self._pods.values() if view.phase is not PodPhase.EXITED)
+
+    def _place(self, place: Place, view: PodView) -> None:
+        """Give a pod its node."""
+        held = 1 if view.role is PodRole.CLIENT else 0
+        self._show(place, replace(view, waiting=None, gpus_held=held))
+        self.most_held = max(self.most_held, self._held())
         self._simulation.soon(lambda: self._become_ready(place, view.incarnation), most=2.0)
+
+    def _schedule(self) -> None:
+        """Give what was given back to whoever has waited longest."""
+        for place, view in list(self._pods.items()):
+            if view.waiting is not None and view.phase is PodPhase.STARTING and self._has_room(view.role):
+                self._place(place, view)
 
     def _become_ready(self, place: Place, incarnation: str) -> None:
         view = self._pods.get(place)
@@ -102,6 +131,7 @@ class SimulatedPods:
         self._end(view.incarnation)
         end = Exit(reason=Reason.CRASHED, message="killed by SIGKILL")
         self._show(place, replace(view, phase=PodPhase.EXITED, since=self._simulation.now, url=None, exit=end))
+        self._schedule()
 
     def restart_in_place(self, view: PodView) -> None:
         """A program ends and begins again under its address, and nobody notices."""
@@ -134,6 +164,7 @@ class SimulatedPods:
         if view is not None and view.incarnation == incarnation:
             self._end(incarnation)
             self._show(place, None)
+            self._schedule()
 
     def there_is_any(self) -> bool:
         """Whether there is a pod in truth, whatever anybody sees."""
@@ -158,6 +189,9 @@ class SimulatedPods:
             self._pods.pop(place, None)
         else:
             self._pods[place] = view
+        there = (PodPhase.STARTING, PodPhase.READY)
+        clients = [pod for pod in self._pods.values() if pod.role is PodRole.CLIENT and pod.phase in there]
+        self.most_clients = max(self.most_clients, len(clients))
 
         def appear() -> None:
             if self._pods.get(place) is not view:

@@ -14,6 +14,7 @@ from fedjob_operator.core.leadership import replica_name
 from fedjob_operator.core.observed import PodRole
 from fedjob_operator.core.platform import LOCAL, Platform
 from fedjob_operator.core.pods import leading_index, needs_evaluator
+from fedjob_operator.core.turns import takes_turns
 from fedjob_protocol.messages import RoundRecord
 from tests.support.world.aggregator import Machine, SimulatedAggregator
 from tests.support.world.clients import Habits, SimulatedClient, SimulatedEvaluator
@@ -68,6 +69,8 @@ class Setting:
     """Where the job runs."""
     raised_to: int | None = None
     """Rounds that somebody raises the job to while it trains."""
+    gpus: int | None = None
+    """How many clients there is room for at a time; ``None`` for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +129,9 @@ class World:
         self.network = Network(self.simulation, self.faults)
         self.invariants = Invariants(setting.job, num_clients=setting.num_clients)
         self.store = store(setting.job, self.faults, written=self.invariants.written, edited=self._edited)
-        self.pods = SimulatedPods(self.simulation, self.network, begin=self._begin, changed=self._pods_changed)
+        self.pods = SimulatedPods(
+            self.simulation, self.network, begin=self._begin, changed=self._pods_changed, gpus=setting.gpus
+        )
         self._fences = [Fence(name) for name in self._names()]
         self._machine = machine
         self._rules = rules or Rules()
@@ -135,7 +140,7 @@ class World:
         self._decide = decide_ or partial(decide, platform=setting.platform)
         self.drivers: list[AnyDriver] = []
         self._boots = 0
-        self._shares_machine = rng.random() < 0.5
+        self.shares_machine = rng.random() < 0.5
         """Whether all programs end with the operator, as in ``fedjob run``."""
         self._finished = False
 
@@ -154,6 +159,8 @@ class World:
     def _places(self) -> Iterator[tuple[PodRole, int]]:
         for index in range(len(self.disks)):
             yield PodRole.AGGREGATOR, index
+        if takes_turns(self.setting.job.spec):
+            return
         for index in range(self.setting.num_clients):
             yield PodRole.CLIENT, index
         if needs_evaluator(self.setting.job):
@@ -199,7 +206,7 @@ class World:
     def operator_died(self, driver: AnyDriver) -> None:
         """Start another one after a while."""
         self.drivers.remove(driver)
-        if self._shares_machine:
+        if self.shares_machine:
             self.pods.end_all()
         if not self.drivers:
             self.simulation.soon(self._start_operator, most=30.0)
@@ -308,7 +315,7 @@ class World:
 
     def _double_operator(self) -> None:
         """A second operator takes over while the first has not noticed; it lives on for a while."""
-        if self._shares_machine or len(self.drivers) != 1 or not self.faults.strikes("operator doubled"):
+        if self.shares_machine or len(self.drivers) != 1 or not self.faults.strikes("operator doubled"):
             return
         zombie = self.drivers[0]
         self._start_operator()

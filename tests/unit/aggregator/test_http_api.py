@@ -46,6 +46,7 @@ async def test_v1_wants_the_token_and_a_protocol_it_speaks(tmp_path, headers, st
         ("GET", "/v1/rounds/-1", 422, "bad-request"),
         ("GET", "/v1/rounds/0?wait=x", 422, "bad-request"),
         ("GET", "/v1/rounds/0?wait=inf", 422, "bad-request"),
+        ("GET", "/v1/rounds/0?settled=-1", 422, "bad-request"),
         ("GET", "/v1/rounds?since=x", 422, "bad-request"),
         ("GET", "/v1/rounds?limit=100000", 422, "bad-request"),
         ("GET", "/v1/models/latest", 404, "not-found"),

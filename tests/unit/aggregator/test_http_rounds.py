@@ -145,6 +145,19 @@ async def test_a_long_poll_answers_when_the_round_is_committed(tmp_path):
         assert (await waiting)["state"] in {"Committed", "Evaluated"}
 
 
+async def test_a_long_poll_answers_at_each_report_where_it_asks_for_that(tmp_path):
+    async with running(tmp_path) as api:
+        await api.initialise()
+        await api.open(1)
+        waiting = asyncio.create_task(api.get("/v1/rounds/1?wait=20&settled=0"))
+        assert (await api.get("/v1/rounds/1?wait=20&settled=1"))["reported"] == []
+        await api.upload(1, 0)
+        assert (await waiting)["reported"] == [0]
+        again = asyncio.create_task(api.get("/v1/rounds/1?wait=20&settled=1"))
+        await fail(api, 1, 1)
+        assert [item["client"] for item in (await again)["failed"]] == [1]
+
+
 async def test_the_deadline_closes_a_round(tmp_path):
     async with running(tmp_path) as api:
         await api.initialise()

@@ -33,7 +33,10 @@ def group(**fields):
                 "add a group with replicas"
             ),
         ),
-        ({"clientPods": "PerRound"}, "spec.clientPods: PerRound is for Kubernetes; leave it out on this machine"),
+        (
+            {"clientPods": "PerRound", "lateJoiners": "Refuse"},
+            "spec.lateJoiners: Refuse, but with clientPods PerRound nobody is there before its turn",
+        ),
         (
             {"serve": {"replicas": 1}},
             "spec.serve.replicas: 1, but this machine serves with `fedjob predict`",

@@ -50,6 +50,26 @@ def test_who_was_given_a_gpu_and_computes_without_says_so_and_goes_on():
     assert "computing on the CPU" in status.message
 
 
+def test_how_many_gpus_are_missing_is_said_with_the_schedulers_words():
+    what = seen().aggregator().ready(2)
+    for index in (0, 1):
+        what = what.waiting(index, Reason.GPU_UNAVAILABLE, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+    condition = gpus(MIXED.having(minClients=2), what).condition(ConditionType.CLIENTS_READY)
+    assert (condition.status, condition.reason) == (ConditionStatus.FALSE, Reason.GPU_UNAVAILABLE)
+    assert condition.message.startswith("1 of 3 are ready; 4 GPUs are missing; client 0: GpuUnavailable: 0/1 nodes")
+
+
+def test_gpus_of_a_template_count_as_those_that_a_group_asks_for():
+    limits = {"limits": {"nvidia.com/mig-1g.5gb": 3}}
+    template = {"spec": {"containers": [{"name": "client", "resources": limits}]}}
+    job = a_job().clients(2, template=template).evaluated(template=template)
+    assert gpus(job, seen()).gpus == Gpus(requested=9, held=0, waiting=0)
+
+
+def test_a_group_for_the_cpu_never_looks_for_a_gpu():
+    assert computing("cpu", device="CPU").reason == Reason.ROUND_IN_PROGRESS
+
+
 def test_who_computes_on_its_gpu_says_nothing():
     status = computing("gpu", gpus=1)
     assert status.condition(ConditionType.CLIENTS_READY).reason == Reason.CLIENTS_READY

@@ -36,9 +36,19 @@ from fedjob_protocol.round import RoundState
 from tests.support.builders import JobBuilder, a_job
 from tests.support.world import clients
 from tests.support.world.clients import Habits
-from tests.support.world.simulation import Faults, exactly
+from tests.support.world.simulation import Faults, exactly, no_faults
 from tests.support.world.store import Store
-from tests.support.world.world import FailedScheduleError, Outcome, Setting, check, explained, play, undisturbed
+from tests.support.world.world import (
+    FailedScheduleError,
+    Outcome,
+    Setting,
+    World,
+    check,
+    check_outcome,
+    explained,
+    play,
+    undisturbed,
+)
 
 CLUSTER: Final = Platform(images=Images(client="client:1", aggregator="aggregator:1"), checks_pods=True)
 SCHEDULES: Final = int(os.environ.get("FEDJOB_MODEL_CHECK_SCHEDULES", "1250"))
@@ -103,6 +113,21 @@ SETTINGS: Final = (
         reaching=("a suspension",),
     ),
     setting(
+        "turns are taken, with room for two",
+        unclaimed().clients(6).policy(clientsPerRound=4).having(clientPods="PerRound").evaluated(),
+        platform=CLUSTER,
+        gpus=2,
+        reaching=("a suspension", "an abandoned round"),
+    ),
+    setting(
+        "turns are taken, and clients are lost",
+        unclaimed().clients(5, backoffLimit=0).policy(clientsPerRound=3, minReports=1).having(clientPods="PerRound"),
+        spare=2,
+        gpus=2,
+        is_fixed=False,
+        reaching=("a failed client",),
+    ),
+    setting(
         "one client is poisonous, one fails",
         unclaimed().rounds(1).clients(4).policy(minReports=2),
         habits=Habits(poisonous=frozenset({1}), failing=frozenset({2})),
@@ -138,6 +163,45 @@ def test_ten_of_twenty_killed_and_resumed_end_in_the_undisturbed_model():
     calm = undisturbed(which)
     terms = {check(which, seed, calm).status.term for seed in range(6)}
     assert max(terms) > 1, "no schedule killed the operator"
+
+
+def test_taking_turns_changes_no_model_and_asks_for_no_more_than_one_round_needs():
+    job = unclaimed().rounds(4).clients(8).policy(clientsPerRound=4).evaluated()
+    calm = undisturbed(setting("all the time", job))
+    turns = setting("in turns", job.having(clientPods="PerRound"), gpus=2)
+    for seed in range(6):
+        world = World(turns, seed, faults=no_faults)
+        check_outcome(turns, world.run(), calm, title=f"in turns, seed {seed}")
+        assert (world.pods.most_held, world.pods.most_clients) == (2, 4)
+
+
+def test_a_successor_in_the_middle_of_a_wave_lets_nobody_train_again():
+    """Whoever has reported is at home by then, and its work is in the sums."""
+    turns = setting(
+        "in turns", unclaimed().rounds(4).clients(6).policy(clientsPerRound=4).having(clientPods="PerRound")
+    )
+    calm = undisturbed(turns)
+    killed = 0
+
+    def dying(rng: Random) -> Faults:
+        return Faults(rng=rng, rates={"operator killed": 0.02, "operator doubled": 0.05}, budget=6)
+
+    for seed in range(40):
+        world = World(replace(turns, gpus=2, platform=CLUSTER), seed, faults=dying)
+        world.shares_machine = False  # or the clients would end with the operator
+        trained = list[tuple[int, int]]()
+        report = world.invariants.trained
+
+        def noted(boot: str, index: int, number: int, trained=trained, report=report) -> None:
+            report(boot, index, number)
+            trained.append((index, number))
+
+        world.invariants.trained = noted
+        outcome = world.run()
+        check_outcome(turns, outcome, calm, title=f"seed {seed}")
+        killed += len(outcome.faults)
+        assert len(trained) == len(set(trained)), f"seed {seed}: {sorted(trained)}"
+    assert killed > 40, "hardly an operator was killed"
 
 
 def seen_in(outcome: Outcome) -> Iterator[str]:

@@ -42,6 +42,11 @@ SETTINGS: Final = (
     setting("three aggregators, evaluated", with_aggregators(3).clients(2).evaluated().objective()),
     setting("two aggregators", with_aggregators(2).clients(2), reaches=frozenset({"aggregator frozen", "volume lost"})),
     setting("five aggregators", with_aggregators(5).rounds(2).clients(2)),
+    setting(
+        "three aggregators, and clients that take turns",
+        with_aggregators(3).clients(4).policy(clientsPerRound=2).having(clientPods="PerRound").evaluated(),
+        gpus=1,
+    ),
 )
 
 draw_standby_faults = partial(draw_faults, rates=STANDBY_RATES)

@@ -58,15 +58,20 @@ class Reading:
             raise Refusal(Word.NOT_FOUND, f"round {round_number} is neither open nor committed")
         return committed_view(state.boot_id, record, RoundState.EVALUATED)
 
-    async def wait(self, round_number: int, wait_seconds: float) -> RoundView:
+    async def wait(self, round_number: int, wait_seconds: float, settled: int | None = None) -> RoundView:
         """Where a round is, as soon as it is neither open nor being committed, or when the time is over.
+
+        Args:
+            round_number: The round.
+            wait_seconds: Longest wait.
+            settled: Wait also no longer than so many participants have reported or failed, no more and no fewer.
 
         Raises:
             Refusal: ``not-found``.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(min(wait_seconds, LONGEST_WAIT_SECONDS)):
-                while self._is_changing(round_number) and not self._stopping:
+                while self._is_changing(round_number, settled) and not self._stopping:
                     await self._changed.wait()
         return self.view(round_number)
 
@@ -97,9 +102,11 @@ class Reading:
             now=time.monotonic(),
         )
 
-    def _is_changing(self, round_number: int) -> bool:
+    def _is_changing(self, round_number: int, settled: int | None) -> bool:
         current = self._state.current
-        return current is not None and current.round == round_number and current.state in _CHANGING
+        if current is None or current.round != round_number or current.state not in _CHANGING:
+            return False
+        return settled is None or len(current.folded) + len(current.failed) == settled
 
     def _wake(self) -> None:
         """Let those who wait look again."""

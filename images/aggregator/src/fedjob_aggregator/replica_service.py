@@ -300,12 +300,12 @@ class ReplicaService(Service):
         return ReplicationView(holders=count, needed=needed(self._standing), seconds=seconds)
 
     @override
-    def _is_changing(self, round_number: int) -> bool:
+    def _is_changing(self, round_number: int, settled: int | None) -> bool:
         last = self._state.last
         is_last = self._has_led and last is not None and last.record.round == round_number
         if is_last and last is not None and last.state is RoundState.EVALUATED and not self._is_closed_everywhere():
             return True
-        return self._is_held(round_number) or super()._is_changing(round_number)
+        return self._is_held(round_number) or super()._is_changing(round_number, settled)
 
     @override
     def find(self, which: str) -> CheckpointInfo | None:

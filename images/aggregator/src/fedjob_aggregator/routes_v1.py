@@ -159,11 +159,15 @@ def _add_client_routes(router: APIRouter, service: Service) -> None:
 def _add_reading_routes(router: APIRouter, service: Service) -> None:
     wait = Parameter("wait", "query", "Seconds to wait while the round is open or being committed, at most 60.")
 
-    @router.get(ROUND_PATH, **described(RoundView, parameters=[ROUND, wait]))
+    settled = Parameter("settled", "query", "Wait no longer than exactly so many participants have reported or failed.")
+
+    @router.get(ROUND_PATH, **described(RoundView, parameters=[ROUND, wait, settled]))
     async def read_round(request: Request) -> Response:
         """Where a round is."""
-        seconds = wait_seconds(request.query_params.get("wait"))
-        return answer(await service.wait(_round(request), seconds))
+        query = request.query_params
+        seconds, known = wait_seconds(query.get("wait")), query.get("settled")
+        count = None if known is None else whole_number(known, "settled", MAX_CLIENT)
+        return answer(await service.wait(_round(request), seconds, count))
 
     since = Parameter("since", "query", "First round, 0 unless given.")
     limit = Parameter("limit", "query", f"Most records, {DEFAULT_PAGE} unless given, at most {LARGEST_PAGE}.")

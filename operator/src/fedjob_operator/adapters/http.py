@@ -126,7 +126,8 @@ class HttpPrograms:
             case OpenRound():
                 return await self._call(RoundView, "PUT", action.url + routes.round_path(action.round), action.spec)
             case WatchRound():
-                url = f"{action.url}{routes.round_path(action.round)}?wait={WATCH_SECONDS}"
+                settled = "" if action.settled is None else f"&settled={action.settled}"
+                url = f"{action.url}{routes.round_path(action.round)}?wait={WATCH_SECONDS}{settled}"
                 return await self._call(RoundView, "GET", url, wait=WATCH_SECONDS)
             case ReportFailure():
                 url = action.url + routes.failure_path(action.round, action.client)

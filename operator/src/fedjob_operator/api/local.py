@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from fedjob_operator.api.enums import ClientPods, Device
+from fedjob_operator.api.enums import Device
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
 from fedjob_operator.api.supported import unsupported
@@ -61,8 +61,6 @@ def _running(spec: FederatedJobSpec) -> Iterator[Problem]:
     origin = spec.model.init_from
     if origin is not None and origin.file is None:
         yield Problem("spec.model.initFrom", "only file can be used on this machine")
-    if spec.client_pods is ClientPods.PER_ROUND:
-        yield Problem("spec.clientPods", "PerRound is for Kubernetes; leave it out on this machine")
     if spec.suspend:
         yield Problem("spec.suspend", "is true; on this machine, interrupt the run and go on with --resume")
     if spec.serve.replicas:

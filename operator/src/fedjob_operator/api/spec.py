@@ -103,7 +103,8 @@ class ClientGroup(SpecModel):
     """GPUs of each client: short for a limit of nvidia.com/gpu. May be changed while the job is suspended.
     Default 0."""
     backoff_limit: Annotated[int, Whole(0, 1000)] = 3
-    """Pods replaced for one client before it counts as lost. Immutable. Default 3."""
+    """Pods replaced for one client before it counts as lost; with clientPods PerRound, in one of its turns. Immutable.
+    Default 3."""
     data: DataOverride | None = None
     """Data of this group. Immutable. Default: `spec.data`."""
     volume_claim_templates: tuple[FreeForm, ...] = Field(default=(), max_length=8)
@@ -203,11 +204,11 @@ class FederatedJobSpec(SpecModel):
     """Who takes part in a round, and when it is good enough. Immutable but for the deadline. Default: all clients,
     and all must report."""
     min_clients: SomeClients | None = None
-    """Clients that must be ready to start; with fewer, training waits until clients return. Immutable.
-    Default: clientsPerRound."""
+    """Clients that must be ready to start; with fewer, training waits until clients return. With clientPods PerRound:
+    clients that must not be lost. Immutable. Default: clientsPerRound."""
     join_wait_seconds: SecondsOrZero = 60
-    """With minClients ready, how long to wait for the others, in seconds from the first ready one. Immutable.
-    Default 60."""
+    """With minClients ready, how long to wait for the others, in seconds from the first ready one; with clientPods
+    PerRound nobody is waited for. Immutable. Default 60."""
     late_joiners: LateJoiners = LateJoiners.ACCEPT
     """Clients that become ready only after the start: Accept, or Refuse, which gives their pods back and never selects
     them. Immutable. Default Accept."""
@@ -215,8 +216,8 @@ class FederatedJobSpec(SpecModel):
     """Not started by then, in seconds: pods and GPUs are released and tried again after 1, 2, 4 … at most 30 minutes.
     May be changed. Default 900."""
     client_pods: ClientPods = ClientPods.PER_JOB
-    """PerJob (pods stay for the whole job) or PerRound (pods, and their GPUs, exist only while selected). Immutable.
-    Default PerJob."""
+    """PerJob (pods stay for the whole job) or PerRound (pods, and their GPUs, exist only while selected: a client's
+    goes once its update is verified, and one that waits for room gets its place). Immutable. Default PerJob."""
     client_groups: tuple[ClientGroup, ...] = Field(min_length=1, max_length=MAX_GROUPS)
     """The clients, in groups that are alike. Groups and their order are immutable."""
     aggregator: Aggregator = Aggregator()

@@ -183,7 +183,7 @@ class Gpus(StatusModel):
     """GPUs in numbers."""
 
     requested: Counter = 0
-    """GPUs asked for."""
+    """GPUs asked for; with clientPods PerRound, for those whose turn it is."""
     held: Counter = 0
     """GPUs of scheduled pods."""
     waiting: Counter = 0

@@ -6,7 +6,7 @@ The operator asks before it accepts a job, `fedjob run` before it starts one.
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from fedjob_operator.api.enums import ClientPods, EvaluationMode
+from fedjob_operator.api.enums import ClientPods, EvaluationMode, LateJoiners
 from fedjob_operator.api.hyperparameters import not_built_in, training_problems
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.spec import FederatedJobSpec
@@ -34,6 +34,7 @@ def unsupported(
         *_learning(spec),
         *_strategy(spec, known_strategies),
         *_running(spec),
+        *_turns(spec),
     ]
 
 
@@ -68,8 +69,6 @@ def _cluster(spec: FederatedJobSpec) -> Iterator[Problem]:
         yield Problem("spec.model.initFrom.file", "is a file of one machine; use claim")
     if origin is not None and origin.federated_job is not None:
         yield Problem("spec.model.initFrom.federatedJob", "is not supported yet; use claim")
-    if spec.client_pods is ClientPods.PER_ROUND:
-        yield Problem("spec.clientPods", "PerRound is not supported yet; leave it out")
     if spec.serve.replicas:
         yield Problem("spec.serve.replicas", f"{spec.serve.replicas}, but serving is not supported yet")
 
@@ -98,6 +97,19 @@ def _learning(spec: FederatedJobSpec) -> Iterator[Problem]:
 def _strategy(spec: FederatedJobSpec, known: Collection[str] | None) -> Iterator[Problem]:
     if known is not None and spec.strategy.name not in known:
         yield not_built_in("spec.strategy.name", spec.strategy.name, known)
+
+
+def _turns(spec: FederatedJobSpec) -> Iterator[Problem]:
+    """What makes no sense where a client has a pod only while it is selected."""
+    if spec.client_pods is not ClientPods.PER_ROUND:
+        return
+    if spec.late_joiners is LateJoiners.REFUSE:
+        yield Problem("spec.lateJoiners", "Refuse, but with clientPods PerRound nobody is there before its turn")
+    if EvaluationMode.CLIENTS in spec.evaluation.modes:
+        yield Problem("spec.evaluation.modes", "Clients, but with clientPods PerRound none is there between rounds")
+    for index, group in enumerate(spec.client_groups):
+        if group.external is not None:
+            yield Problem(f"spec.clientGroups[{index}].external", "has no pods that clientPods PerRound could release")
 
 
 def _running(spec: FederatedJobSpec) -> Iterator[Problem]:

@@ -19,9 +19,10 @@ from fedjob_operator.build.names import (
     pod_labels,
     secret_name,
 )
-from fedjob_operator.build.settings import GPU_RESOURCE, PodSettings
+from fedjob_operator.build.settings import PodSettings
 from fedjob_operator.build.storage import Document, template_name
 from fedjob_operator.core.actions import CreatePod
+from fedjob_operator.core.devices import GPU_RESOURCE, gpu_limits
 from fedjob_operator.core.leadership import replica_name
 from fedjob_operator.core.observed import PodRole
 from fedjob_operator.core.pods import group_of, pod_name
@@ -61,6 +62,7 @@ def build_pod(job: FederatedJob, action: CreatePod, settings: PodSettings) -> Do
         body, template = _aggregator(job, action.index, settings), job.spec.aggregator.template
     else:
         body, template = _client(job, action, settings), _client_template(job, action)
+        _check_gpus(_gpus(job, action), template or {})
     return _finished(job, action, merged(body, template or {}))
 
 
@@ -163,7 +165,6 @@ def _client_template(job: FederatedJob, action: CreatePod) -> Mapping[str, Any] 
 def _client(job: FederatedJob, action: CreatePod, settings: PodSettings) -> Document:
     is_evaluator = action.role is PodRole.EVALUATOR
     group = _group(job, action.index)  # an evaluator has index 0 and runs the trainer, and so the image, of that group
-    gpus = job.spec.evaluation.gpus if is_evaluator else group.gpus
     origin = job.spec.model.init_from
     claim = origin.claim if origin else None
     config = client_config(
@@ -177,7 +178,7 @@ def _client(job: FederatedJob, action: CreatePod, settings: PodSettings) -> Docu
         name=CLIENT_CONTAINER,
         image=group.image or _pinned(job).client or settings.client_image,
         port=CLIENT_PORT,
-        resources=_with_gpus(settings.client_resources, gpus),
+        resources=_with_gpus(settings.client_resources, _gpus(job, action)),
         environment={
             CONFIG_VARIABLE: config.model_dump_json(by_alias=True, exclude_none=True),
             "FEDJOB_CLIENT_INDEX": str(config.index),
@@ -306,6 +307,23 @@ def _container(
 
 def _probe(path: str, **settings: int) -> Document:
     return {"httpGet": {"path": path, "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5, **settings}
+
+
+def _gpus(job: FederatedJob, action: CreatePod) -> int:
+    is_evaluator = action.role is PodRole.EVALUATOR
+    return job.spec.evaluation.gpus if is_evaluator else _group(job, action.index).gpus
+
+
+def _check_gpus(gpus: int, template: Mapping[str, Any]) -> None:
+    """Refuse a template that sets other GPUs than ``gpus`` does.
+
+    Raises:
+        ValueError: It does.
+    """
+    others = {name: value for name, value in gpu_limits(template).items() if (name, value) != (GPU_RESOURCE, str(gpus))}
+    if gpus and others:
+        name, value = next(iter(others.items()))
+        raise ValueError(f"it sets {name}: {value}, and gpus is {gpus}: leave one of the two out")
 
 
 def _with_gpus(resources: Mapping[str, Any], gpus: int) -> Document:

@@ -5,9 +5,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-GPU_RESOURCE = "nvidia.com/gpu"
-"""The extended resource that ``gpus`` is short for."""
-
 
 def _resources(memory_request: str, memory_limit: str) -> Mapping[str, Any]:
     """Small requests, so that a job fits a small cluster; limits that a runaway program meets before its node does."""

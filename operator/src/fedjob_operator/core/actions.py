@@ -170,6 +170,8 @@ class WatchRound(Call):
 
     round: int
     attempt: int
+    settled: int | None = None
+    """Also until another number of participants than this have reported or failed; ``None`` does not care."""
 
     @property
     def key(self) -> str:

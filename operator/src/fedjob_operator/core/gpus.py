@@ -1,22 +1,46 @@
 """GPUs: how many a job asks for, holds and waits for, and who asked for one and computes without."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, Gpus
+from fedjob_operator.core.devices import gpus_of
 from fedjob_operator.core.observed import Observed, PodPhase, PodRole, PodView
 from fedjob_operator.core.platform import Platform
 from fedjob_operator.core.pods import Place, PodPlan, group_of, needs_evaluator, wanted_clients
+from fedjob_operator.core.turns import takes_turns
+from fedjob_protocol.reasons import Reason
 
 
-def count_gpus(job: FederatedJob, seen: Observed, platform: Platform) -> Gpus | None:
-    """Count GPUs; ``None`` where there are none to speak of."""
+def count_gpus(
+    job: FederatedJob, seen: Observed, platform: Platform, *, places: Collection[Place] | None = None
+) -> Gpus | None:
+    """Count GPUs; ``None`` where there are none to speak of.
+
+    Args:
+        job: The job.
+        seen: Everything seen.
+        platform: Where it runs.
+        places: Where pods are to be now; absent while there are to be none.
+    """
     if not platform.has_containers:
         return None
     asked = _asked(job)
     held = sum(pod.gpus_held for pod in seen.pods if pod.phase is not PodPhase.EXITED)
     waiting = sum(asked.get((pod.role, pod.index), 0) for pod in seen.pods if _waits(pod))
+    if takes_turns(job.spec):
+        asked = {place: count for place, count in asked.items() if places is not None and place in places}
     requested = sum(asked.values())
     return Gpus(requested=requested, held=held, waiting=waiting) if requested or held else None
+
+
+def missing_gpus(job: FederatedJob, seen: Observed, platform: Platform) -> str | None:
+    """Say how many GPUs the pods wait for that were told that there are too few; ``None`` if none were."""
+    if not platform.has_containers:
+        return None
+    asked = _asked(job)
+    told = [pod for pod in seen.pods if pod.waiting is not None and pod.waiting.reason is Reason.GPU_UNAVAILABLE]
+    count = sum(asked.get((pod.role, pod.index), 0) for pod in told)
+    return f"{count} GPU{'s are' if count > 1 else ' is'} missing" if count else None
 
 
 def computes_on_cpu(job: FederatedJob, pods: PodPlan, seen: Observed, platform: Platform) -> str | None:
@@ -37,14 +61,15 @@ def computes_on_cpu(job: FederatedJob, pods: PodPlan, seen: Observed, platform: 
 
 def _asked(job: FederatedJob) -> Mapping[Place, int]:
     """GPUs of each place that asks for any."""
-    gpus = {group.name: group.gpus for group in job.spec.client_groups}
+    gpus = {group.name: group.gpus or gpus_of(group.template) for group in job.spec.client_groups}
     asked: dict[Place, int] = {}
     if any(gpus.values()):
         layout = job.status.layout
         places = {(PodRole.CLIENT, index): gpus[group_of(layout, index)] for index in wanted_clients(job)}
         asked = {place: count for place, count in places.items() if count}
-    if needs_evaluator(job) and job.spec.evaluation.gpus:
-        asked[PodRole.EVALUATOR, 0] = job.spec.evaluation.gpus
+    evaluation = job.spec.evaluation
+    if needs_evaluator(job) and (count := evaluation.gpus or gpus_of(evaluation.template)):
+        asked[PodRole.EVALUATOR, 0] = count
     return asked
 
 

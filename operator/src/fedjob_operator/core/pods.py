@@ -1,9 +1,10 @@
 """Which pods to create, replace or remove, and which clients are ready or lost."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 
 from fedjob_operator.api.v1alpha1 import ClientGroup, Device, EvaluationMode, FederatedJob, LayoutEntry
@@ -12,7 +13,9 @@ from fedjob_operator.core.external import plan_outside
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import Observed, PodPhase, PodRole, PodView
 from fedjob_operator.core.obstacles import Obstacle, obstacle
+from fedjob_operator.core.turns import ROOM, Places, Turn, take_turn, takes_turns
 from fedjob_operator.core.unreachable import unreachable_at
+from fedjob_protocol.reasons import Reason
 
 Place = tuple[PodRole, int]
 """Where a pod belongs: its role and index; pods that follow one another in a place differ by their ordinal."""
@@ -39,6 +42,12 @@ class PodPlan:
     """Clients that answer and said what they hold."""
     lost: frozenset[int]
     """Clients whose pods ended more often than ``backoffLimit`` allows."""
+    places: frozenset[Place]
+    """Where a pod is to be now."""
+    needed: frozenset[int]
+    """Clients that are to be there now, whatever else has a pod: where clients take turns, those whose turn it is."""
+    queued: frozenset[int]
+    """Of these, where clients take turns, those whose pods wait for room on a node."""
     absent: frozenset[int]
     """Clients that register themselves and are not there now."""
     vanished: frozenset[int]
@@ -71,48 +80,32 @@ def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
     newest, old = _newest(seen, firsts)
     retired = {(pod.role, pod.index): pod for pod in old}
     old += [newest.pop(place) for place in sorted(newest.keys() - limits.keys())]  # nobody asks for them any more
-    actions: list[Action] = [*_deletions(old), *outside.actions]
-    wake: list[datetime] = []
-    lost: set[Place] = set()
-    ready: set[Place] = set()
-    for place, limit in limits.items():
-        pod, first = newest.get(place), firsts.get(place, 0)
-        if pod is None and place in owners and place in retired:
-            newest[place] = retired[place]  # its volume is not free yet
-        elif pod is None:
-            actions.append(CreatePod(role=place[0], index=place[1], ordinal=first))
-        elif pod.phase is PodPhase.EXITED:
-            due = after(pod.since, replacement_delay(pod.ordinal - first))
-            if limit is not None and pod.ordinal - first >= limit:
-                lost.add(place)
-            elif due <= now:
-                actions.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
-            else:
-                wake.append(due)
-        elif pod.phase is PodPhase.STOPPING and (at := unreachable_at(pod)) is not None:
-            if at > now:
-                wake.append(at)
-            elif place not in owners:
-                actions.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
-        elif pod.phase is PodPhase.READY:
-            actions.extend(_introductions(pod, seen, job))
-            ready.update([place] if _is_ready(pod, seen, job) else [])
-    obstacles = {
-        place: obstacle(
-            *place,
-            newest.get(place),
-            seen,
-            first=firsts.get(place, 0),
-            lost=place in lost,
-            has_volume=place in owners,
-            now=now,
-        )
-        for place in limits.keys() - ready
-    }
+    lost = {place for place, limit in limits.items() if _is_lost(newest.get(place), limit, firsts.get(place, 0))}
+    ready = {place for place in limits if (found := newest.get(place)) and _is_ready(found, seen, job)}
+    hinders = partial(_obstacle, newest, seen, firsts=firsts, lost=lost, owners=owners, now=now)
+    turn = _turn(job, seen, newest, lost=lost, ready=ready, hinders=hinders)
+    if turn is not None:
+        idle = _idle(limits, turn)
+        old += [newest.pop(place) for place in sorted(idle - lost) if place in newest]
+        limits = {place: limit for place, limit in limits.items() if place not in idle}
+        ready &= limits.keys()
+    blocked = (limits.keys() & owners & retired.keys()) - newest.keys()
+    newest |= {place: retired[place] for place in blocked}  # their volumes are not free yet
+    free = [place for place in limits if place not in blocked]
+    successors, due = _successors(free, newest, firsts=firsts, lost=lost, owners=owners, now=now)
+    introductions = [
+        action
+        for place in free
+        if (pod := newest.get(place)) and pod.phase is PodPhase.READY
+        for action in _introductions(pod, seen, job)
+    ]
+    waited_for = limits.keys() - ready - ({(PodRole.CLIENT, index) for index in turn.ahead} if turn else set())
+    obstacles = {place: hinders(place) for place in waited_for}
     obstacles.update(((PodRole.CLIENT, index), found) for index, found in outside.obstacles.items())
+    needed = turn.needed if turn else frozenset(index for role, index in limits if role is PodRole.CLIENT)
     aggregators = {index: pod for (role, index), pod in newest.items() if role is PodRole.AGGREGATOR}
     return PodPlan(
-        actions=tuple(actions),
+        actions=(*_deletions(old), *outside.actions, *successors, *introductions),
         aggregator=_leading(job, aggregators),
         aggregators=aggregators,
         clients={**{index: pod for (role, index), pod in newest.items() if role is PodRole.CLIENT}, **outside.views},
@@ -122,11 +115,108 @@ def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
         absent=outside.absent,
         vanished=outside.vanished,
         unproven=outside.unproven,
+        places=frozenset(limits),
+        needed=needed,
+        queued=frozenset(index for index in needed if turn and _is_queued(newest, hinders, (PodRole.CLIENT, index))),
         obstacles=obstacles,
         evaluator_ready=(PodRole.EVALUATOR, 0) in ready,
         evaluator_lost=(PodRole.EVALUATOR, 0) in lost,
-        wake_at=min(wake, default=None),
+        wake_at=due,
     )
+
+
+def _successors(
+    places: Iterable[Place],
+    newest: Mapping[Place, PodView],
+    *,
+    firsts: Mapping[Place, int],
+    lost: set[Place],
+    owners: frozenset[Place],
+    now: datetime,
+) -> tuple[list[Action], datetime | None]:
+    """The pods to make now, and when the next one is due."""
+    actions: list[Action] = []
+    wake: list[datetime] = []
+    for place in places:
+        pod, first = newest.get(place), firsts.get(place, 0)
+        if pod is None:
+            actions.append(CreatePod(role=place[0], index=place[1], ordinal=first))
+        elif pod.phase is PodPhase.EXITED and place not in lost:
+            due = after(pod.since, replacement_delay(pod.ordinal - first))
+            if due <= now:
+                actions.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
+            else:
+                wake.append(due)
+        elif pod.phase is PodPhase.STOPPING and (at := unreachable_at(pod)) is not None:
+            if at > now:
+                wake.append(at)
+            elif place not in owners:
+                actions.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
+    return actions, min(wake, default=None)
+
+
+def _turn(
+    job: FederatedJob,
+    seen: Observed,
+    newest: Mapping[Place, PodView],
+    *,
+    lost: set[Place],
+    ready: set[Place],
+    hinders: Callable[[Place], Obstacle],
+) -> Turn | None:
+    """Whose turn it is, where clients take turns."""
+    if not takes_turns(job.spec):
+        return None
+    places = Places(
+        clients={index: pod for (role, index), pod in newest.items() if role is PodRole.CLIENT},
+        evaluator=newest.get((PodRole.EVALUATOR, 0)),
+        candidates=tuple(index for index in wanted_clients(job) if (PodRole.CLIENT, index) not in lost),
+        ready=frozenset(index for role, index in ready if role is PodRole.CLIENT),
+        is_queued=lambda role, index: _is_queued(newest, hinders, (role, index)),
+    )
+    return take_turn(job, seen, places)
+
+
+def _idle(limits: Mapping[Place, int | None], turn: Turn) -> set[Place]:
+    """Places whose turn it is not; their pods are released."""
+    has_turn = {(PodRole.CLIENT, index) for index in turn.needed | turn.ahead}
+    has_turn |= {(PodRole.EVALUATOR, 0)} if turn.evaluator else set()
+    return {place for place in limits if place[0] is not PodRole.AGGREGATOR and place not in has_turn}
+
+
+def _is_lost(pod: PodView | None, limit: int | None, first: int) -> bool:
+    """Whether a place gets no further pod; one that a node had no GPU for did nothing wrong, and is made again."""
+    if pod is None or limit is None or pod.phase is not PodPhase.EXITED or pod.ordinal - first < limit:
+        return False
+    return pod.exit is None or pod.exit.reason is not Reason.GPU_UNAVAILABLE
+
+
+def _obstacle(
+    newest: Mapping[Place, PodView],
+    seen: Observed,
+    place: Place,
+    *,
+    firsts: Mapping[Place, int],
+    lost: set[Place],
+    owners: frozenset[Place],
+    now: datetime,
+) -> Obstacle:
+    return obstacle(
+        *place,
+        newest.get(place),
+        seen,
+        first=firsts.get(place, 0),
+        lost=place in lost,
+        has_volume=place in owners,
+        now=now,
+    )
+
+
+def _is_queued(newest: Mapping[Place, PodView], hinders: Callable[[Place], Obstacle], place: Place) -> bool:
+    """Whether a pod waits until others give back what they hold."""
+    pod = newest.get(place)
+    is_waiting = pod is None or pod.phase in (PodPhase.STARTING, PodPhase.EXITED)
+    return is_waiting and hinders(place).reason in ROOM
 
 
 def release_pods(seen: Observed, *, keep_aggregator: bool = True) -> tuple[Action, ...]:

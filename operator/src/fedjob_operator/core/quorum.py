@@ -9,6 +9,7 @@ from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import PodRole
 from fedjob_operator.core.pods import PodPlan, wanted_clients
 from fedjob_operator.core.selection import select
+from fedjob_operator.core.turns import takes_turns
 from fedjob_protocol.messages import FailedClient
 from fedjob_protocol.reasons import Reason
 
@@ -35,8 +36,10 @@ def may_start(job: FederatedJob, pods: PodPlan, now: datetime) -> tuple[bool, da
     """Whether the first round may open, and if not, when waiting for the others ends.
 
     A job starts when all its clients are ready, or when ``minClients`` are and ``joinWaitSeconds`` have passed since
-    the first one was.
+    the first one was. Where clients take turns it starts when the one that makes the initial model is ready.
     """
+    if takes_turns(job.spec):
+        return bool(pods.ready), None  # the first to have a turn makes the initial model
     wanted = len(wanted_clients(job))
     ready = [pods.clients[index].since for index in pods.ready]
     if len(ready) + len(pods.lost) >= wanted and len(ready) >= min_clients(job.spec):
@@ -45,6 +48,11 @@ def may_start(job: FederatedJob, pods: PodPlan, now: datetime) -> tuple[bool, da
         return False, None
     over = after(min(ready), job.spec.join_wait_seconds)
     return over <= now, over
+
+
+def at_hand(job: FederatedJob, pods: PodPlan) -> int:
+    """Clients that a round can count on: those that are ready; where clients take turns, those that are not lost."""
+    return len(wanted_clients(job)) - len(pods.lost) if takes_turns(job.spec) else len(pods.ready)
 
 
 def draw(job: FederatedJob, pods: PodPlan, *, round_number: int, redraw: int) -> tuple[int, ...]:

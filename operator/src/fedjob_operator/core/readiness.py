@@ -11,14 +11,15 @@ from fedjob_operator.api.v1alpha1 import (
     FederatedJobStatus,
 )
 from fedjob_operator.core.conditions import set_condition
-from fedjob_operator.core.gpus import computes_on_cpu, count_gpus
+from fedjob_operator.core.gpus import computes_on_cpu, count_gpus, missing_gpus
 from fedjob_operator.core.leadership import leadership_condition, silence_of, with_standbys
 from fedjob_operator.core.observed import Observed, PodPhase, PodRole, PodView
 from fedjob_operator.core.obstacles import first_specific
 from fedjob_operator.core.platform import Platform
 from fedjob_operator.core.pods import PodPlan, declared_clients, pod_name
-from fedjob_operator.core.quorum import missing_clients
+from fedjob_operator.core.quorum import at_hand, missing_clients
 from fedjob_operator.core.scene import Scene
+from fedjob_operator.core.turns import takes_turns
 from fedjob_protocol.reasons import Reason
 
 
@@ -35,7 +36,7 @@ def observe(scene: Scene, status: FederatedJobStatus) -> FederatedJobStatus:
     )
     update = {
         "clients": clients,
-        "gpus": count_gpus(job, scene.seen, scene.platform),
+        "gpus": count_gpus(job, scene.seen, scene.platform, places=pods.places),
         "aggregator": _aggregators(scene, status),
     }
     status = status.model_copy(update=update)
@@ -89,11 +90,21 @@ def leader(job: FederatedJob, pod: PodView | None) -> AggregatorStatus | None:
 
 
 def _clients_condition(scene: Scene, clients: Clients) -> tuple[bool, Reason, str]:
+    pods, is_enough = scene.pods, clients.ready >= min_clients(scene.spec)
     counted = f"{clients.ready} of {clients.desired} are ready"
-    if clients.ready < min_clients(scene.spec):
-        obstacles = {index: item for (role, index), item in scene.pods.obstacles.items() if role is PodRole.CLIENT}
+    if takes_turns(scene.spec):
+        there, is_enough = pods.ready & pods.needed, at_hand(scene.job, pods) >= min_clients(scene.spec)
+        is_enough = is_enough and (bool(there) or not pods.needed)
+        counted = (
+            f"{len(there)} of {len(pods.needed)} whose turn it is are ready" if pods.needed else "it is nobody's turn"
+        )
+    if not is_enough or pods.queued:
+        obstacles = {index: item for (role, index), item in pods.obstacles.items() if role is PodRole.CLIENT}
         reason = first_specific(obstacles) or Reason.WAITING_FOR_CLIENTS
-        return False, reason, f"{counted}; {missing_clients(scene.job, scene.pods)}"
+        said = [counted, missing_clients(scene.job, pods)]
+        if reason is Reason.GPU_UNAVAILABLE and (count := missing_gpus(scene.job, scene.seen, scene.platform)):
+            said.insert(1, count)
+        return is_enough, reason, "; ".join(said)
     if slow := computes_on_cpu(scene.job, scene.pods, scene.seen, scene.platform):
         return True, Reason.GPU_UNAVAILABLE, f"{counted}; {slow}"
     return True, Reason.CLIENTS_READY, counted

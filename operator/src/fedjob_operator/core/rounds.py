@@ -22,9 +22,10 @@ from fedjob_operator.core.leadership import await_standbys
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import PodRole, PodView
 from fedjob_operator.core.pods import client_indices, wanted_clients
-from fedjob_operator.core.quorum import definitive_reason, draw, missing_clients, retry_delay
+from fedjob_operator.core.quorum import at_hand, definitive_reason, draw, missing_clients, retry_delay
 from fedjob_operator.core.scene import Scene, Step, failed, progressing
 from fedjob_operator.core.tasks import open_round, start_task
+from fedjob_operator.core.turns import takes_turns
 from fedjob_protocol.errors import KINDS, Word
 from fedjob_protocol.messages import AggregatorState, FailureReport, RoundView
 from fedjob_protocol.reasons import Reason
@@ -34,7 +35,7 @@ from fedjob_protocol.round import RoundState as AggregatorRound
 def intend(scene: Scene, status: FederatedJobStatus) -> Step:
     """Write the intent of the next round into the status, if enough clients are there."""
     number = status.rounds.committed + 1
-    if len(scene.pods.ready) < _enough(scene, number):
+    if at_hand(scene.job, scene.pods) < _enough(scene, number):
         message = _who_is_missing(scene)
         return Step(status=progressing(scene, status, holds=False, reason=Reason.WAITING_FOR_CLIENTS, message=message))
     return Step(status=_intent(scene, status, number=number, attempt=1, redraw=0))
@@ -47,7 +48,8 @@ def _enough(scene: Scene, number: int) -> int:
 
 def _who_is_missing(scene: Scene) -> str:
     needed = min_clients(scene.spec)
-    return f"{len(scene.pods.ready)} of {needed} needed clients are ready; {missing_clients(scene.job, scene.pods)}"
+    there, word = at_hand(scene.job, scene.pods), "left" if takes_turns(scene.spec) else "ready"
+    return f"{there} of {needed} needed clients are {word}; {missing_clients(scene.job, scene.pods)}"
 
 
 def drive(scene: Scene, current: CurrentRound, aggregator: PodView, state: AggregatorState) -> Step:
@@ -127,14 +129,9 @@ def _progress_message(current: CurrentRound) -> str:
 def _open(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
     """Open the round once its participants are ready, or their time for that is over."""
     status = scene.job.status
-    wanted = frozenset(wanted_clients(scene.job)) - scene.pods.lost - scene.pods.absent
-    absent = [index for index in current.selected if index in wanted and index not in scene.pods.ready]
-    limit = _latest_opening(scene, current)
-    present = scene.pods.ready.intersection(current.selected)
-    if absent and scene.now < limit:
-        return Step(status=_provisioning(scene, current, absent), wake_at=limit)
-    if len(present) < (1 if current.number == 0 else min_reports(scene.spec)):
-        return _after_failure(scene, current, missing_clients(scene.job, scene.pods), view=None)
+    step = None if _goes_on(scene, current) else _await_participants(scene, current)
+    if step is not None:
+        return step
     if current.state is not RoundState.OPEN:
         opened = _opened(scene, current)
         status = status.model_copy(update={"current_round": opened})
@@ -155,6 +152,35 @@ def _open(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
             return failed(scene, status, Reason.INVALID_SPEC, failure.message if failure else "")
         case _:
             return Step(status=status, actions=(action,))
+
+
+def _goes_on(scene: Scene, current: CurrentRound) -> bool:
+    """Whether the aggregator has this attempt open; where clients take turns, some may be back home by then."""
+    view = scene.view(current.number)
+    is_open = view is not None and (view.state, view.attempt) == (AggregatorRound.OPEN, current.attempt)
+    return is_open and takes_turns(scene.spec)
+
+
+def _await_participants(scene: Scene, current: CurrentRound) -> Step | None:
+    """Wait for the participants; ``None`` once the round can be opened for them.
+
+    Nobody waits for those that wait for room on a node themselves, as soon as one is ready: their turn comes when
+    others give back what they hold.
+    """
+    wanted = frozenset(wanted_clients(scene.job)) - scene.pods.lost - scene.pods.absent
+    absent = [index for index in current.selected if index in wanted and index not in scene.pods.ready]
+    starting = [index for index in absent if index not in scene.pods.queued]
+    limit = _latest_opening(scene, current)
+    present = scene.pods.ready.intersection(current.selected)
+    if starting and scene.now < limit:
+        return Step(status=_provisioning(scene, current, starting), wake_at=limit)
+    if absent and not present and not starting:
+        return Step(status=_provisioning(scene, current, absent))  # the cluster has no room for a single one
+    queued = len(absent) - len(starting)
+    needed = 1 if current.number == 0 else min_reports(scene.spec)
+    if not present or len(present) + queued < needed:
+        return _after_failure(scene, current, missing_clients(scene.job, scene.pods), view=None)
+    return None
 
 
 def _latest_opening(scene: Scene, current: CurrentRound) -> datetime:
@@ -178,7 +204,7 @@ def _provisioning(scene: Scene, current: CurrentRound, absent: list[int]) -> Fed
         ((index, item) for index, item in zip(absent, found, strict=True) if item and item.is_specific), None
     )
     message = _progress_message(current)
-    if len(scene.pods.ready) < _enough(scene, current.number):
+    if at_hand(scene.job, scene.pods) < _enough(scene, current.number):
         message = f"{message} waits: {_who_is_missing(scene)}"
         return progressing(scene, status, holds=False, reason=Reason.WAITING_FOR_CLIENTS, message=message)
     if blocked is None or blocked[1].reason is None:
@@ -205,7 +231,11 @@ def _collect(scene: Scene, current: CurrentRound, aggregator: PodView, view: Rou
         for index in _pending(current, view):
             step = _assign(scene, step, current, index, aggregator, view, is_wanted=index in wanted)
     watch = WatchRound(
-        url=aggregator.url or "", incarnation=aggregator.incarnation, round=current.number, attempt=current.attempt
+        url=aggregator.url or "",
+        incarnation=aggregator.incarnation,
+        round=current.number,
+        attempt=current.attempt,
+        settled=len(view.reported) + len(view.failed) if takes_turns(scene.spec) else None,
     )
     return step.acting(watch)
 
@@ -320,7 +350,7 @@ def _redraw(scene: Scene, current: CurrentRound, count: int) -> Step:
 
 def _wait_for_quorum(scene: Scene, current: CurrentRound, count: int, message: str, needed: int) -> Step:
     needed = max(needed, _enough(scene, current.number))
-    is_short = len(scene.pods.ready) < needed
+    is_short = at_hand(scene.job, scene.pods) < needed
     message = f"{message}; {_who_is_missing(scene)}" if is_short else message
     status = progressing(scene, scene.job.status, holds=False, reason=Reason.QUORUM_LOST, message=message)
     condition = status.condition(ConditionType.PROGRESSING)

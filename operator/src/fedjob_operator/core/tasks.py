@@ -11,6 +11,7 @@ from fedjob_operator.core.scene import Scene
 from fedjob_operator.core.schedules import learning_rate
 from fedjob_operator.core.selection import init_seed, training_seed
 from fedjob_operator.core.stopping import is_due
+from fedjob_operator.core.turns import takes_turns
 from fedjob_protocol.messages import (
     Base,
     Destination,
@@ -152,7 +153,8 @@ def _participants(scene: Scene, selected: tuple[int, ...]) -> tuple[Participant,
 
 def _participant(scene: Scene, index: int) -> Participant:
     pod = scene.pods.clients.get(index)
-    info = scene.seen.infos.get(pod.incarnation) if pod else None
+    # Where clients take turns most are not there yet: an attempt that is opened again has to say the same.
+    info = scene.seen.infos.get(pod.incarnation) if pod and not takes_turns(scene.spec) else None
     examples = info.examples if info and scene.job.status.model else None
     if examples is not None and not 1 <= examples <= MAX_EXAMPLES:
         examples = None

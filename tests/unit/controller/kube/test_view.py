@@ -94,6 +94,11 @@ def test_a_program_started_again_in_its_place_is_another_incarnation():
     assert (again.phase, again.exit) == (PodPhase.READY, None)
 
 
+SLICE = "0/3 nodes are available: 1 node(s) had untolerated taint, 2 Insufficient nvidia.com/mig-1g.5gb."
+UNHEALTHY = (
+    "Allocate failed due to no healthy devices present; cannot allocate unhealthy devices nvidia.com/gpu, which is "
+    "unexpected"
+)
 QUOTE = (
     "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 3 No victims found."
 )
@@ -105,6 +110,7 @@ CPU = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate,
     [
         (unscheduled(CPU), Reason.UNSCHEDULABLE, CPU),
         (unscheduled(QUOTE), Reason.GPU_UNAVAILABLE, QUOTE),
+        (unscheduled(SLICE), Reason.GPU_UNAVAILABLE, SLICE),
         (unscheduled('persistentvolumeclaim "data" not found'), Reason.VOLUME_UNAVAILABLE, 'claim "data" not found'),
         (unscheduled("pod has unbound immediate PersistentVolumeClaims"), Reason.VOLUME_UNAVAILABLE, "unbound"),
         (waiting("ErrImagePull", "pull access denied"), Reason.IMAGE_PULL_FAILED, "ErrImagePull: pull access denied"),
@@ -193,7 +199,10 @@ def failed(reason, message, **more):
             "UnexpectedAdmissionError: Allocate",
         ),
         (failed("OutOfcpu", "Node didn't have enough resource"), Reason.POD_REFUSED, "OutOfcpu"),
-        (failed("OutOfnvidia.com/gpu", "none left"), Reason.POD_REFUSED, "none left"),
+        (failed("OutOfcpu", "none left"), Reason.POD_REFUSED, "none left"),
+        (failed("OutOfnvidia.com/gpu", "none left"), Reason.GPU_UNAVAILABLE, "none left"),
+        (failed("UnexpectedAdmissionError", UNHEALTHY), Reason.GPU_UNAVAILABLE, UNHEALTHY),
+        (failed("UnexpectedAdmissionError", "no healthy example.com/nic"), Reason.POD_REFUSED, "example.com/nic"),
         (failed("DeadlineExceeded", "Pod was active too long"), Reason.CRASHED, "DeadlineExceeded: Pod was active"),
     ],
 )

@@ -27,7 +27,7 @@ from fedjob_operator.build.names import (
     ORDINAL_LABEL,
     ROLE_LABEL,
 )
-from fedjob_operator.build.settings import GPU_RESOURCE
+from fedjob_operator.core.devices import gpus_of, names_gpu
 from fedjob_operator.core.observed import Exit, PodPhase, PodRole, PodView, Waiting
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.routes import AGGREGATOR_PORT, CLIENT_PORT
@@ -42,6 +42,7 @@ _REFUSED: Final = re.compile(
     r"^(OutOf\w.*|UnexpectedAdmissionError|NodeAffinity|NodePorts|.*AdmissionError|AppArmor|.*Rejected)$"
 )
 """Why a kubelet does not take a pod that was given to it."""
+_INSUFFICIENT: Final = re.compile(r"Insufficient (\S+)")
 _MISSING_CLAIM: Final = re.compile(r'persistentvolumeclaim "[^"]*" (not found|is being deleted)|unbound immediate Pers')
 
 
@@ -70,7 +71,7 @@ def view(pod: Document) -> PodView | None:
         exit=end,
         waiting=_waiting(pod, status, main) if phase is PodPhase.STARTING and end is None else None,
         silent_since=_silent_since(pod, status, main) if phase is PodPhase.STOPPING else None,
-        gpus_held=_gpus(pod) if phase is not PodPhase.EXITED and mapping(pod.get("spec")).get("nodeName") else 0,
+        gpus_held=gpus_of(pod) if phase is not PodPhase.EXITED and mapping(pod.get("spec")).get("nodeName") else 0,
     )
 
 
@@ -139,7 +140,9 @@ def _end(pod: Document, status: Document, main: Document) -> Exit:
         words = message or text(disruption.get("message")) or word
         return Exit(reason=Reason.EVICTED, message=printable(words))
     if _REFUSED.match(word):
-        return Exit(reason=Reason.POD_REFUSED, message=printable(f"{word}: {message}"))
+        # A device plugin that went away, or has no healthy device left.
+        reason = Reason.GPU_UNAVAILABLE if names_gpu(f"{word} {message}") else Reason.POD_REFUSED
+        return Exit(reason=reason, message=printable(f"{word}: {message}"))
     terminated = mapping(mapping(main.get("state")).get("terminated"))
     init = _failed_init(status)
     if init is not None:
@@ -204,7 +207,7 @@ def _waiting(pod: Document, status: Document, main: Document) -> Waiting | None:
 
 
 def _unscheduled(words: str) -> Waiting:
-    if f"Insufficient {GPU_RESOURCE}" in words:
+    if any(names_gpu(found) for found in _INSUFFICIENT.findall(words)):
         return Waiting(reason=Reason.GPU_UNAVAILABLE, message=words)
     if _MISSING_CLAIM.search(words):
         return Waiting(reason=Reason.VOLUME_UNAVAILABLE, message=words)
@@ -239,11 +242,3 @@ def _url(status: Document, role: PodRole) -> str | None:
     port = AGGREGATOR_PORT if role is PodRole.AGGREGATOR else CLIENT_PORT
     host = f"[{address}]" if address.version == 6 else str(address)
     return f"http://{host}:{port}"
-
-
-def _gpus(pod: Document) -> int:
-    total = 0
-    for container in entries(mapping(pod.get("spec")).get("containers")):
-        count = mapping(mapping(container.get("resources")).get("limits")).get(GPU_RESOURCE)
-        total += _number(str(count)) or 0
-    return total

@@ -129,6 +129,9 @@ class LocalPods:
         child = self._children.get(place)
         if child is None or child.view.incarnation != action.incarnation:
             return
+        if child.view.phase is not PodPhase.EXITED:
+            # It ends because it was asked to: that says nothing against its client.
+            child.view = replace(child.view, phase=PodPhase.STOPPING, since=self._clock())
         await _stop(child.process)
         await child.watcher
         self._children.pop(place, None)
@@ -242,7 +245,7 @@ class LocalPods:
 
     def _settle(self, place: Place, *, phase: PodPhase, url: str | None, exit: Exit | None = None) -> None:  # noqa: A002
         child = self._children.get(place)
-        if child is not None:
+        if child is not None and child.view.phase is not PodPhase.STOPPING:
             child.view = replace(child.view, phase=phase, url=url, since=self._clock(), exit=exit)
         if self._listener is not None:
             self._listener()
