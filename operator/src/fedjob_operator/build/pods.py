@@ -19,6 +19,7 @@ from fedjob_operator.build.names import (
     pod_labels,
     secret_name,
 )
+from fedjob_operator.build.queues import queue_annotations, queue_labels
 from fedjob_operator.build.settings import PodSettings
 from fedjob_operator.build.storage import Document, template_name
 from fedjob_operator.core.actions import CreatePod
@@ -79,14 +80,17 @@ def _finished(job: FederatedJob, action: CreatePod, pod: Document) -> Document:
         # It serves the model for as long as the job is there, whether or not an operator is.
         spec["restartPolicy"] = "Always"
     _hide_gpus(_main_container(spec, action.role))
+    kept = {key: metadata[key] for key in ("annotations", "finalizers") if metadata.get(key)}
+    if queued := queue_annotations(job, action.role):
+        kept["annotations"] = {**queued, **_mapping(kept.get("annotations", {}), "template.metadata.annotations")}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            **{key: metadata[key] for key in ("annotations", "finalizers") if metadata.get(key)},
+            **kept,
             "name": pod_name(job.metadata.name, *place),
             "namespace": job.metadata.namespace,
-            "labels": {**_labels(metadata), **pod_labels(job, *place)},
+            "labels": {**queue_labels(job, action.role), **_labels(metadata), **pod_labels(job, *place)},
             "ownerReferences": [owner(job)],
         },
         "spec": spec,

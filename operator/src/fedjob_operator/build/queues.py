@@ -1,0 +1,41 @@
+"""What of a job's labels its pods carry, so that Kueue can queue them: nothing else of the project knows of it.
+
+Where clients stay for the whole job, they and the evaluator are one group, admitted together or not at all. Where they
+take turns there is never a moment at which all are there, so each pod is admitted by itself. The aggregator is in no
+queue: it goes on serving the model when everything else was given back, and would keep the group's quota until then.
+"""
+
+from typing import Final
+
+from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.build.names import UID_CHARACTERS
+from fedjob_operator.core.observed import PodRole
+from fedjob_operator.core.pods import declared_clients, needs_evaluator
+from fedjob_operator.core.turns import takes_turns
+
+QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
+GROUP_NAME_LABEL: Final = "kueue.x-k8s.io/pod-group-name"
+TOTAL_ANNOTATION: Final = "kueue.x-k8s.io/pod-group-total-count"
+RETRIABLE_ANNOTATION: Final = "kueue.x-k8s.io/retriable-in-group"
+"""``false``: the group is over, and its quota free, once none of its pods runs. Otherwise those of a suspended job
+would be kept until others took their places."""
+
+
+def queue_labels(job: FederatedJob, role: PodRole) -> dict[str, str]:
+    """Labels of a pod whose job is in a queue; none where it is in none."""
+    labels = job.metadata.labels
+    if role is PodRole.AGGREGATOR or QUEUE_LABEL not in labels:
+        return {}
+    passed = {name: labels[name] for name in (QUEUE_LABEL, PRIORITY_LABEL) if name in labels}
+    if takes_turns(job.spec):
+        return passed
+    return {**passed, GROUP_NAME_LABEL: f"{job.metadata.name}-{job.metadata.uid[:UID_CHARACTERS]}"}
+
+
+def queue_annotations(job: FederatedJob, role: PodRole) -> dict[str, str]:
+    """Annotations of a pod whose group is admitted together."""
+    if GROUP_NAME_LABEL not in queue_labels(job, role):
+        return {}
+    total = len(declared_clients(job)) + (1 if needs_evaluator(job) else 0)
+    return {TOTAL_ANNOTATION: str(total), RETRIABLE_ANNOTATION: "false"}

@@ -1,0 +1,57 @@
+"""Jobs in a queue of Kueue: what their pods carry."""
+
+from fedjob_operator.build.pods import build_pod
+from tests.unit.controller.build.test_pods import AGGREGATOR, CLIENT, EVALUATOR, SETTINGS, a_job
+
+QUEUE = "kueue.x-k8s.io/queue-name"
+PRIORITY = "kueue.x-k8s.io/priority-class"
+GROUP = "kueue.x-k8s.io/pod-group-name"
+TOTAL = "kueue.x-k8s.io/pod-group-total-count"
+
+
+def queued(labels=None, **fields):
+    job = a_job(**{"evaluation": {"modes": ["Evaluator"]}, **fields})
+    given = {QUEUE: "team-a", PRIORITY: "high", "team": "vision"} if labels is None else labels
+    return job.model_copy(update={"metadata": job.metadata.model_copy(update={"labels": given})})
+
+
+def metadata(job, action):
+    return build_pod(job, action, SETTINGS)["metadata"]
+
+
+def test_clients_and_evaluator_are_one_group_that_is_admitted_together():
+    for action in (CLIENT, EVALUATOR):
+        found = metadata(queued(), action)
+        assert {key: found["labels"][key] for key in (QUEUE, PRIORITY, GROUP)} == {
+            QUEUE: "team-a",
+            PRIORITY: "high",
+            GROUP: "mnist-0c5f3d1e",
+        }
+        assert found["annotations"] == {TOTAL: "4", "kueue.x-k8s.io/retriable-in-group": "false"}
+        assert "team" not in found["labels"]
+
+
+def test_without_evaluation_the_group_is_the_clients():
+    assert metadata(queued(evaluation={"modes": []}), CLIENT)["annotations"][TOTAL] == "3"
+
+
+def test_the_aggregator_waits_in_no_queue():
+    found = metadata(queued(), AGGREGATOR)
+    assert not any("kueue" in key for key in [*found["labels"], *found.get("annotations", {})])
+
+
+def test_clients_that_take_turns_are_admitted_one_by_one():
+    found = metadata(queued(clientPods="PerRound"), CLIENT)
+    assert (found["labels"][QUEUE], GROUP in found["labels"], "annotations" in found) == ("team-a", False, False)
+
+
+def test_a_job_in_no_queue_has_none_of_that():
+    found = metadata(queued(labels={PRIORITY: "high"}), CLIENT)
+    assert not any("kueue" in key for key in [*found["labels"], *found.get("annotations", {})])
+
+
+def test_a_template_may_say_otherwise_and_keeps_its_own_annotations():
+    template = {"metadata": {"labels": {QUEUE: "other"}, "annotations": {"mine": "x", TOTAL: "9"}}}
+    found = metadata(queued(group={"template": template}), CLIENT)
+    assert found["labels"][QUEUE] == "other"
+    assert (found["annotations"]["mine"], found["annotations"][TOTAL]) == ("x", "9")
