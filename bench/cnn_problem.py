@@ -9,7 +9,7 @@ import numpy.typing as npt
 SIDE: Final = 28
 WARM_UP: Final = 5
 """Steps before the clock starts."""
-LEARNING_RATE: Final = 0.05
+LEARNING_RATE: Final = 0.01
 SEED: Final = 3
 
 Floats = npt.NDArray[np.float32]
