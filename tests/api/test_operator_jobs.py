@@ -25,7 +25,7 @@ def digits(name):
         model={"name": "mlp", "parameters": {"hiddenSizes": [16]}},
         data={"name": "digits", "partition": {"scheme": "IID"}},
         training={"epochs": 1, "batchSize": 32, "learningRate": 0.1},
-        evaluation={"modes": ["Evaluator"]},
+        evaluation={"modes": ["Evaluator", "Clients"]},
         objective={"metric": "accuracy", "mode": "Max"},
     )
 
@@ -66,6 +66,8 @@ def test_a_job_on_real_data_runs_to_complete_and_the_columns_tell(cluster, home)
     (wide,) = columns(cluster.server, home, "-o", "wide")
     assert wide.keys() >= {"GPUS", "ATTEMPT", "REASON"}
     assert wide["REASON"] == "RoundsCompleted"
+    metrics = {metric["name"]: metric["value"] for metric in cluster.status(home, "mnist")["metrics"]}
+    assert abs(metrics["clients/accuracy"] - metrics["accuracy"]) < 1e-9, "its clients share the evaluator's examples"
 
 
 def test_a_finished_job_gives_back_its_clients_and_their_gpus_and_serves_its_model(cluster, home, folder):

@@ -22,6 +22,8 @@ WHEN_ALREADY_THERE = {
     ("get", "services"),
     ("get", "persistentvolumeclaims"),
     ("get", "networkpolicies"),
+    ("get", "deployments"),
+    ("update", "deployments"),
 }
 """Asked only where something of that name is there already; `tests/api` tries that."""
 
@@ -123,7 +125,9 @@ def test_a_job_needs_every_right_and_no_other(cluster, helm, tmp_path: Path):
         try:
             operators.start("jobs", proxy=proxy, access=cluster.access.who(token), own_namespace=NAMESPACE)
             template = {"spec": {"volumes": [{"name": "sites", "configMap": {"name": "sites"}}]}}
-            cluster.submit("jobs", a_job("small", ttlSecondsAfterFinished=2, group={"template": template}))
+            cluster.submit(
+                "jobs", a_job("small", ttlSecondsAfterFinished=5, serve={"replicas": 1}, group={"template": template})
+            )
             cluster.until_reason("jobs", "small", "VolumeMountFailed")
             cluster.api.create(
                 "configmaps", "jobs", {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "sites"}}

@@ -126,6 +126,8 @@ class FakeAggregator:
     uploads: list[Received] = field(default_factory=list)
     failures: list[Received] = field(default_factory=list)
     fetches: int = 0
+    tokens: list[str | None] = field(default_factory=list)
+    """That the model was fetched with."""
     on_fetch: deque[Behaviour] = field(default_factory=deque)
     on_upload: deque[Behaviour] = field(default_factory=deque)
     on_expect: deque[Behaviour] = field(default_factory=deque)
@@ -152,6 +154,7 @@ class FakeAggregator:
 
     async def get_model(self, request: web.Request) -> web.StreamResponse:
         self.fetches += 1
+        self.tokens.append(request.headers.get("Fedjob-Token"))
         behaviour = self.on_fetch.popleft() if self.on_fetch else None
         await self.note()
         return web.Response(body=self.model) if behaviour is None else await behaviour(request)

@@ -370,7 +370,8 @@ async def test_a_model_that_has_moved_is_fetched_from_where_it_is_now(client):
 
 
 async def test_a_job_that_starts_from_a_checkpoint_uploads_it(tmp_path: Path):
-    data = encode({"w": np.array([1.0, 2.0])}, {"fedjob.round": "12"})
+    start = np.array([1, 2, 3, 4], np.float32)
+    data = encode({"w": start}, {"fedjob.round": "12"})
     (tmp_path / "start.safetensors").write_bytes(data)
     config = a_config(model_file=str(tmp_path / "start.safetensors"), model_digest=sha256_of(data))
     with a_client(tmp_path, config) as client:
@@ -380,5 +381,28 @@ async def test_a_job_that_starts_from_a_checkpoint_uploads_it(tmp_path: Path):
             await api.call("POST", "/v1/init", body)
             await api.until(0, "Reported")
     assert prediction == {"outputs": [2.0], "round": 12}
-    assert aggregator.uploads[0].arrays()["w"].tolist() == [1, 2]
-    assert "init" not in client.notes()
+    assert aggregator.uploads[0].arrays()["w"].tolist() == start.tolist()
+
+
+async def test_a_checkpoint_with_other_tensors_than_the_trainers_model_is_not_uploaded(tmp_path: Path):
+    (tmp_path / "start.safetensors").write_bytes(encode({"w": np.zeros(4)}))
+    config = a_config(model_file=str(tmp_path / "start.safetensors"))
+    with a_client(tmp_path, config) as client:
+        async with an_aggregator() as aggregator, an_api(client.url) as api:
+            body = {"jobUid": "job-1", "seed": 4, "destination": aggregator.destination()}
+            await api.call("POST", "/v1/init", body)
+            view = await api.until(0, "Failed")
+    assert view["reason"] == "ArchitectureMismatch"
+    assert "tensor 'w' is F64, F32 is expected" in view["message"]
+    assert aggregator.uploads == []
+
+
+async def test_another_jobs_model_is_fetched_with_its_permit_and_never_with_the_own_token(tmp_path: Path):
+    with a_client(tmp_path, a_config()) as client:
+        async with an_aggregator() as aggregator, an_api(client.url) as api:
+            origin = {"round": 3, "digest": aggregator.digest, "modelUrl": f"{aggregator.url}/model", "permit": "it"}
+            body = {"jobUid": "job-1", "seed": 4, "destination": aggregator.destination(), "origin": origin}
+            await api.call("POST", "/v1/init", body)
+            await api.until(0, "Reported")
+    assert aggregator.uploads[0].arrays()["w"].tolist() == [0, 1, 2, 3]
+    assert aggregator.tokens == ["it"]

@@ -11,10 +11,14 @@ from typing import Any, TypeVar
 
 from fedjob_operator.api.v1alpha1 import (
     BestModel,
+    CommittedModel,
     ConditionType,
+    Divergence,
     FederatedJob,
     FederatedJobStatus,
     Metric,
+    Origin,
+    Recovery,
     RoundState,
     Startup,
 )
@@ -24,10 +28,12 @@ from fedjob_operator.core.observed import (
     Exit,
     Failure,
     Observed,
+    OriginSeen,
     PodCheck,
     PodPhase,
     PodRole,
     PodView,
+    ServersSeen,
     TaskAck,
     Waiting,
 )
@@ -74,6 +80,11 @@ JOBS: tuple[JobBuilder, ...] = (
         clientGroups=[{"name": "a", "replicas": 1, "maxReplicas": 2}, {"name": "b", "replicas": 2, "backoffLimit": 1}]
     ),
     a_job().having(suspend=True).evaluated(),
+    a_job()
+    .having(evaluation={"modes": ["Evaluator", "Clients"], "deadlineSeconds": 60})
+    .objective("clients/loss", "Min"),
+    a_job().having(evaluation={"modes": ["Clients"]}, serve={"replicas": 2}).objective().having(stop={"target": 0.9}),
+    a_job().having(model={"name": "mlp", "initFrom": {"federatedJob": {"name": "before"}}}, serve={"replicas": 1}),
     a_job().clients(3, gpus=1).having(lateJoiners="Refuse", minClients=1, startupDeadlineSeconds=60),
     a_job().clients(5, gpus=1).policy(clientsPerRound=2, minReports=1).having(clientPods="PerRound").evaluated(gpus=1),
     a_job().clients(4, backoffLimit=0).policy(overSelect=0).having(clientPods="PerRound", startupDeadlineSeconds=60),
@@ -91,6 +102,7 @@ METRICS: tuple[dict[str, float], ...] = (
     {"loss": 1e300, "": 1.0, "x" * 65: 1.0},
     {f"m{index}": 1.0 for index in range(70)},
 )
+ORIGIN = Origin(job="before", uid="other", round=4, digest=chain_digest(4))
 TEXTS = ("", "no", "x" * 3000)
 
 
@@ -173,7 +185,15 @@ class SceneMaker:
             "start_time": self._time(),
             "metrics": self._pick(((), (Metric(name="loss", value=0.5),))),
             "best": self._pick((None, BestModel(round=number, value=0.5, digest=chain_digest(number)))),
+            "divergence": self._mostly(None, self._divergence(number)),
+            "origin": self._pick((None, ORIGIN, ORIGIN.model_copy(update={"path": "/before"}))),
         }
+
+    def _divergence(self, number: int) -> Divergence:
+        base = CommittedModel(round=number, digest=chain_digest(number))
+        recovery = Recovery(round=self._rng.randint(0, ROUNDS + 1), base=base)
+        rounds, lowest = self._pick((0, 2, 3, 9)), self._pick((None, -1.0, 0.01, 1e300))
+        return Divergence(lowest_loss=lowest, rounds=rounds, recovery=self._pick((None, recovery)))
 
     def _conditions(self, status: FederatedJobStatus) -> FederatedJobStatus:
         for kind in (ConditionType.PROGRESSING, ConditionType.CLIENTS_READY, ConditionType.AGGREGATOR_READY):
@@ -213,6 +233,8 @@ class SceneMaker:
         if view and view.record and state and self._maybe(0.9):
             state = state.model_copy(update={"committed": _checkpoint(view.round, view.record.digest)})
             seen = replace(seen, state=state)
+        answers = {index: self._evaluation(seen.round) for index in range(5) if self._maybe(0.6)}
+        seen = replace(seen, client_evaluations=answers, origin=self._origin(), servers=self._servers())
         seen = replace(seen, evaluation=self._evaluation(seen.round)) if self._maybe(0.6) else seen
         return self._with_registered(seen) if self._maybe(0.8) else seen
 
@@ -238,6 +260,21 @@ class SceneMaker:
             configured=frozenset(name for name in names if self._maybe(0.6)),
             turned_away=frozenset(name for name in names if self._maybe(0.3)),
         )
+
+    def _origin(self) -> OriginSeen | None:
+        current = self.job.status.current_round
+        found = OriginSeen(
+            attempt=self._mostly(current.attempt if current else 0, 0, 1, 2),
+            origin=self._mostly(ORIGIN, None),
+            message=self._pick(TEXTS),
+            is_final=self._mostly(False, True),
+            url=self._mostly("http://before", None),
+            permit=self._mostly("permit", None),
+        )
+        return self._mostly(found, None)
+
+    def _servers(self) -> ServersSeen | None:
+        return self._pick((None, ServersSeen(replicas=self._pick((0, 1, 2)), at=self._time())))
 
     def _pods(self, role: PodRole, index: int) -> list[PodView]:
         pods = []

@@ -11,9 +11,11 @@ from typing import Final
 
 from fedjob_operator.adapters.kube.api import ApiError
 from fedjob_operator.adapters.kube.holdups import HoldUps
+from fedjob_operator.adapters.kube.origins import KubeOrigins
 from fedjob_operator.adapters.kube.pods import KubePods, PodSource
 from fedjob_operator.adapters.kube.store import JobKey, KubeJobStore
 from fedjob_operator.adapters.metrics import OperatorMetrics
+from fedjob_operator.adapters.origins import WithOrigins
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase
 from fedjob_operator.core.platform import Platform
 from fedjob_operator.ports import Programs, StatusConflictError
@@ -56,14 +58,17 @@ class JobDriver:
         self._around = around
         stopwatch = _Stopwatch(around.metrics, around.monotonic)
         token = around.token(key.uid)
-        self._pods = KubePods(around.source, key, token=token, looked=stopwatch.looked, failed=self.refresh_soon)
+        self._pods = KubePods(
+            around.source, key, token=token, looked=stopwatch.looked, failed=self.refresh_soon, clock=around.clock
+        )
         self._hold_ups = HoldUps(
             around.source.api, around.source.cache, namespace=key.namespace, job_uid=key.uid, clock=around.clock
         )
+        origins = KubeOrigins(around.source.api, around.source.cache, namespace=key.namespace, token=around.token)
         self._reconciler = Reconciler(
             store=_CountedStore(KubeJobStore(around.source.api, key, clock=around.clock), stopwatch, self._seen),
             pods=self._pods,
-            programs=around.programs(token),
+            programs=WithOrigins(around.programs(token), origins),
             clock=around.clock,
             on_change=self._changed,
             platform=around.platform,

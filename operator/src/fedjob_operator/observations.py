@@ -11,7 +11,6 @@ from fedjob_operator.core.actions import (
     Action,
     Appoint,
     Call,
-    CheckPods,
     ConfigureClient,
     Evaluate,
     FetchInfo,
@@ -25,7 +24,17 @@ from fedjob_operator.core.actions import (
     WatchRound,
 )
 from fedjob_operator.core.external import incarnation_of
-from fedjob_operator.core.observed import Failure, Observed, PodCheck, PodRole, PodView, ReplicaSeen, TaskAck
+from fedjob_operator.core.observed import (
+    Failure,
+    Observed,
+    OriginSeen,
+    PodCheck,
+    PodRole,
+    PodView,
+    ReplicaSeen,
+    ServersSeen,
+    TaskAck,
+)
 from fedjob_protocol.clients import RegisteredClient, ReplacedClient, ReplacedClients
 from fedjob_protocol.errors import Word
 from fedjob_protocol.messages import (
@@ -38,7 +47,18 @@ from fedjob_protocol.messages import (
     TaskView,
 )
 
-Answer = AggregatorState | ClientInfo | EvaluationView | PodCheck | ReplacedClients | RoundView | TaskView | None
+Answer = (
+    AggregatorState
+    | ClientInfo
+    | EvaluationView
+    | OriginSeen
+    | PodCheck
+    | ReplacedClients
+    | RoundView
+    | ServersSeen
+    | TaskView
+    | None
+)
 """What performing an action gave; ``None`` for pods."""
 
 _ON_ROUNDS = (OpenRound, WatchRound, ReportFailure, RecordEvaluation)
@@ -100,8 +120,10 @@ class Observations:
         if isinstance(action, Call):
             self._forget_silence(action.incarnation)
         match action, answer:
-            case CheckPods(), PodCheck():
-                self._seen = replace(self._seen, pod_check=answer)
+            case _, PodCheck() | ServersSeen() | OriginSeen():
+                self._learn_of_cluster(answer)
+            case Evaluate(), EvaluationView():
+                self._learn_evaluation(action, answer)
             case ((ReadState() | Appoint()), AggregatorState()):
                 self._set(action.incarnation, ReplicaSeen(state=answer, round=answer.current))
             case ListReplaced(), ReplacedClients():
@@ -118,11 +140,25 @@ class Observations:
                 self._learn_round(action.incarnation, answer)
             case StartTask(), TaskView():
                 self._acknowledge(action)
-            case Evaluate(), EvaluationView():
-                self._evaluator = action.incarnation
-                self._seen = replace(self._seen, evaluation=answer)
             case _:
                 pass
+
+    def _learn_of_cluster(self, answer: PodCheck | ServersSeen | OriginSeen) -> None:
+        match answer:
+            case PodCheck():
+                self._seen = replace(self._seen, pod_check=answer)
+            case ServersSeen():
+                self._seen = replace(self._seen, servers=answer)
+            case OriginSeen():
+                self._seen = replace(self._seen, origin=answer)
+
+    def _learn_evaluation(self, action: Evaluate, answer: EvaluationView) -> None:
+        if action.client is not None:
+            answers = {**self._seen.client_evaluations, action.client: answer}
+            self._seen = replace(self._seen, client_evaluations=answers)
+        else:
+            self._evaluator = action.incarnation
+            self._seen = replace(self._seen, evaluation=answer)
 
     def fail(self, action: Action, *, word: str | None, message: str, now: datetime) -> None:
         """Take in that a call failed; the first of several in a row gives the time."""

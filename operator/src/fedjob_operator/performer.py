@@ -24,7 +24,9 @@ from fedjob_operator.core.actions import (
     DeleteJob,
     DeletePod,
     FetchInfo,
+    FindOrigin,
     ListReplaced,
+    ServeModel,
     StartTask,
 )
 from fedjob_operator.core.observed import PodCheck, PodRole
@@ -43,6 +45,8 @@ RECHECK_SECONDS = 30.0
 """How long after pods were found wanting they are not checked again."""
 ASK_SECONDS = 5.0
 """Least time between two questions whom somebody wants replaced."""
+ORIGIN_SECONDS = 2.0
+"""Least time between two looks at the job that another one begins with."""
 SEEN_SECONDS = 1.0
 """How long after a pod was created or deleted the same is not done again."""
 
@@ -135,6 +139,8 @@ class Performer:
                 return None
             case CheckPods():
                 return await self._pods.check(as_accepted(job, self._platform))
+            case ServeModel():
+                return await self._pods.serve(job, action)
             case DeleteJob():
                 await self._store.delete(job)
                 self._changed()
@@ -142,7 +148,7 @@ class Performer:
             case ConfigureClient():
                 config = client_config(job, role=PodRole.CLIENT, index=action.index)
                 return await self._programs.perform(replace(action, config=config))
-            case Call():
+            case Call() | FindOrigin():
                 return await self._programs.perform(action)
             case _:
                 assert_never(action)
@@ -152,6 +158,8 @@ class Performer:
         match action:
             case CheckPods() if isinstance(answer, PodCheck) and answer.problem is not None:
                 self._hold(action.key, RECHECK_SECONDS)
+            case FindOrigin():
+                self._hold(action.key, ORIGIN_SECONDS)
             case ListReplaced():
                 self._hold(action.key, ASK_SECONDS)
             case FetchInfo() if action.boot_id is not None:

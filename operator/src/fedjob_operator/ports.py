@@ -6,8 +6,8 @@ On a cluster the API server provides pods and status; in ``fedjob run`` processe
 from typing import Protocol
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus
-from fedjob_operator.core.actions import Action, CreatePod, DeletePod
-from fedjob_operator.core.observed import PodCheck, PodView
+from fedjob_operator.core.actions import Action, CreatePod, DeletePod, FindOrigin, ServeModel
+from fedjob_operator.core.observed import OriginSeen, PodCheck, PodView, ServersSeen
 from fedjob_operator.observations import Answer
 from fedjob_protocol.errors import FedJobError
 
@@ -73,10 +73,30 @@ class Pods(Protocol):
         """Delete this very pod; that it is gone already is fine."""
         ...
 
+    async def serve(self, job: FederatedJob, action: ServeModel) -> ServersSeen:
+        """Have so many servers of the job's model.
+
+        Raises:
+            CallError: It cannot be done now, or not here.
+        """
+        ...
+
     async def check(self, job: FederatedJob) -> PodCheck:
         """Ask whether the pods of the job would be taken, without making them.
 
         The job has its layout and images as they will be once it is accepted.
+
+        Raises:
+            CallError: There was no answer.
+        """
+        ...
+
+
+class Origins(Protocol):
+    """Other jobs, whose checkpoints a job may begin with."""
+
+    async def find(self, action: FindOrigin) -> OriginSeen:
+        """Look for a checkpoint of another job.
 
         Raises:
             CallError: There was no answer.
@@ -99,7 +119,7 @@ class CallError(FedJobError):
 
 
 class Programs(Protocol):
-    """The HTTP APIs of aggregator and clients."""
+    """The HTTP APIs of aggregator and clients, and what is asked of other jobs."""
 
     async def perform(self, action: Action) -> Answer:
         """Make the call that an action describes.

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fedjob_protocol.wire import ClientIndex, Message, Name, Sha256
+from fedjob_protocol.messages import DEFAULT_MAX_MODEL_BYTES
+from fedjob_protocol.wire import ClientIndex, Message, Name, Sha256, Url
 
 CONFIG_VARIABLE = "FEDJOB_CONFIG"
 """Environment variable with the `ClientConfig` as JSON."""
@@ -24,6 +25,8 @@ class Role(StrEnum):
 
     TRAINER = "Trainer"
     EVALUATOR = "Evaluator"
+    SERVER = "Server"
+    """Only answers ``/predict``; reads no data before it is asked for some."""
 
 
 class Device(StrEnum):
@@ -102,6 +105,9 @@ class ClientConfig(Message):
     model_file: str | None = None
     """Checkpoint to start with: served by ``/predict``, and uploaded by ``/v1/init`` when the job says ``initFrom``."""
     model_digest: Sha256 | None = None
+    model_url: Url | None = None
+    """Where a server fetches the model from, before it serves; with `model_digest`."""
+    max_model_bytes: int = Field(default=DEFAULT_MAX_MODEL_BYTES, ge=1)
 
 
 class Termination(Message):

@@ -14,6 +14,9 @@ STATE_KEY: Final = "fedjob.state"
 STATE_BYTES_KEY: Final = "fedjob.stateBytes"
 """Key in a checkpoint's metadata: length of that file, in decimal."""
 
+BASE_KEY: Final = "fedjob.base"
+"""Key in a checkpoint's metadata: digest of the model that its round started from, where that is not the one before."""
+
 BUILT_IN_MODELS: Final = frozenset({"linear", "logistic", "softmax", "mlp", "cnn"})
 """Names of models that clients can train without a trainer of the user's own."""
 BUILT_IN_DATA: Final = frozenset({"synthetic-linear", "synthetic-logistic", "digits", "mnist", "cifar10", "npz", "csv"})

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fedjob_protocol.clients import ReplacedClient
 from fedjob_protocol.replicas import ReplicationView, ReplicaView, StandbyView
@@ -50,7 +50,7 @@ class Strategy(Message):
 
 
 class Base(Message):
-    """The committed model that a round starts from."""
+    """The committed model that a round starts from: the last one, or after the training diverged the best one."""
 
     round: RoundNumber
     digest: Sha256
@@ -131,6 +131,8 @@ class Contribution(Answer):
     """Seconds that the client says it trained."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """Training metrics as the client reported them."""
+    epochs: list[dict[str, float]] = Field(default_factory=list)
+    """The same after each epoch, with its number as ``epoch``; of many epochs some, evenly, and always the last."""
     labels: LabelCounts | None = Field(default=None, exclude_if=lambda labels: labels is None)
     """Training examples of each class, where one data set is divided among the clients."""
 
@@ -185,6 +187,34 @@ class StorageProblem(Answer):
     """How often in a row."""
 
 
+class ClientEvaluation(Answer):
+    """What one client measured of a committed model, on held-out examples of its own."""
+
+    client: ClientIndex
+    examples: int | None = Field(default=None, ge=0)
+    metrics: Metrics = Field(default_factory=dict)
+    """Finite ones only."""
+    problem: ShortText | None = None
+    """Why there are no metrics, or fewer than expected."""
+
+
+class Spread(Answer):
+    """How far the clients' values of one metric lie apart."""
+
+    clients: int
+    """How many have a value."""
+    mean: float
+    """Weighted by examples."""
+    deviation: float
+    """Standard deviation, weighted likewise."""
+    lowest: float
+    highest: float
+
+
+MAX_CLIENT_EVALUATIONS = 1000
+"""Most clients whose own metrics are in a record; the spread is of all."""
+
+
 class Evaluation(Message):
     """Body of ``PUT /v1/rounds/{r}/evaluation``: closes the record; the same body again changes nothing."""
 
@@ -198,6 +228,18 @@ class Evaluation(Message):
     """Whether the model is the best so far; its checkpoint is kept."""
     problem: ShortText | None = None
     """Why there are no metrics, or fewer than expected."""
+    clients: Annotated[tuple[ClientEvaluation, ...], Field(max_length=MAX_CLIENT_EVALUATIONS)] = ()
+    """With evaluation by the clients: what each measured; the first 1,000 of them."""
+    spread: Annotated[dict[Annotated[str, Field(max_length=64)], Spread], Field(max_length=64)] = Field(
+        default_factory=dict
+    )
+    """By name of a metric: how far the clients lie apart."""
+
+    @model_serializer(mode="wrap")
+    def _lean(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what no client said: an aggregator of the release before knows nothing of it."""
+        document: dict[str, Any] = handler(self)
+        return {name: value for name, value in document.items() if name not in {"clients", "spread"} or value}
 
 
 class RoundRecord(Answer):
@@ -209,6 +251,8 @@ class RoundRecord(Answer):
     term: int
     parent: Sha256 | None
     """Digest of the model before; ``None`` for round 0."""
+    base: Base | None = None
+    """The model that it started from, where that is another one: the best, after the training diverged."""
     digest: Sha256
     model_bytes: int
     participants: list[int]
@@ -232,6 +276,10 @@ class RoundRecord(Answer):
     """Evaluation of the committed model; ``None`` when there was none."""
     evaluation_examples: int | None = None
     evaluation_problem: str | None = None
+    client_evaluations: list[ClientEvaluation] = Field(default_factory=list)
+    """What clients measured of the committed model, each on its own held-out examples; the first 1,000 of them."""
+    spread: dict[str, Spread] = Field(default_factory=dict)
+    """By name of a metric: how far the clients lie apart."""
     best: bool = False
     fingerprint: dict[str, str] = Field(default_factory=dict)
     """Versions, CPU and thread counts that the bits of the result may depend on."""
@@ -380,6 +428,24 @@ class InitTask(Message):
     destination: Destination
 
 
+class ModelOrigin(Message):
+    """A committed model of another job, which this job begins with."""
+
+    round: RoundNumber
+    """The other job's round that committed it."""
+    digest: Sha256
+    model_url: Url
+    permit: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[\x21-\x7e]+$")]
+    """Shown in the place of a token: it lets this one model be read; see `fedjob_protocol.permits`."""
+    max_model_bytes: int = Field(default=DEFAULT_MAX_MODEL_BYTES, ge=1)
+
+
+class WarmInitTask(InitTask):
+    """Body of ``POST /v1/init`` of a job that begins with another job's model: fetch it and upload it as round 0."""
+
+    origin: ModelOrigin
+
+
 class TaskState(StrEnum):
     """Where a client's task is."""
 
@@ -427,6 +493,11 @@ class EvaluationState(StrEnum):
     RUNNING = "Running"
     DONE = "Done"
     FAILED = "Failed"
+
+
+NON_FINITE_METRICS = "left out because they are not finite: "
+"""How `EvaluationView.message`, and with it `RoundRecord.evaluation_problem`, begins where metrics were left out; their
+names follow, with commas between them."""
 
 
 class EvaluationView(Answer):

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     # Waiting
     WAITING_FOR_CLIENTS = "WaitingForClients"
     PROVISIONING = "Provisioning"
+    INITIAL_MODEL_PENDING = "InitialModelPending"
     AGGREGATOR_STARTING = "AggregatorStarting"
     AGGREGATOR_UNREACHABLE = "AggregatorUnreachable"
     LEADER_LOST = "LeaderLost"
@@ -64,7 +65,10 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     CHECKPOINT_LOST = "CheckpointLost"
     FOREIGN_VOLUME = "ForeignVolume"
+    DIVERGED = "Diverged"
     INIT_FAILED = "InitFailed"
+    INITIAL_MODEL_LOST = "InitialModelLost"
+    ARCHITECTURE_MISMATCH = "ArchitectureMismatch"
     STARTUP_DEADLINE_EXCEEDED = "StartupDeadlineExceeded"
     ACTIVE_DEADLINE_EXCEEDED = "ActiveDeadlineExceeded"
     PROTOCOL_MISMATCH = "ProtocolMismatch"
@@ -105,6 +109,9 @@ DESCRIPTIONS: Final = MappingProxyType(
         Reason.RESUMED: "`spec.suspend` was set to false.",
         Reason.WAITING_FOR_CLIENTS: "Fewer clients are ready than the job needs; it goes on when they are back.",
         Reason.PROVISIONING: "The round's participants are being made ready.",
+        Reason.INITIAL_MODEL_PENDING: (
+            "The job that `model.initFrom` names is not there yet, has not finished, or does not serve its model now."
+        ),
         Reason.AGGREGATOR_STARTING: "The aggregator is being started.",
         Reason.AGGREGATOR_UNREACHABLE: "The aggregator does not answer.",
         Reason.LEADER_LOST: "The aggregator that led is gone or does not answer; a standby is about to take its place.",
@@ -144,8 +151,13 @@ DESCRIPTIONS: Final = MappingProxyType(
         Reason.NON_FINITE_METRIC: "A metric is not a finite number and was left out.",
         Reason.INVALID_SPEC: "The manifest contradicts itself.",
         Reason.CHECKPOINT_LOST: "The aggregator holds fewer committed rounds than the status says; none is repeated.",
+        Reason.DIVERGED: "The training diverged again after a round from the best model; that one is kept.",
         Reason.FOREIGN_VOLUME: "The aggregator's folder belongs to another job.",
         Reason.INIT_FAILED: "The initial model could not be made or was refused.",
+        Reason.INITIAL_MODEL_LOST: "The checkpoint that `model.initFrom` names is not kept, or is another one now.",
+        Reason.ARCHITECTURE_MISMATCH: (
+            "The checkpoint that `model.initFrom` names has other tensors than the model: names, shapes or types."
+        ),
         Reason.STARTUP_DEADLINE_EXCEEDED: "The job did not start within `startupDeadlineSeconds`.",
         Reason.ACTIVE_DEADLINE_EXCEEDED: "The job ran longer than `activeDeadlineSeconds`.",
         Reason.PROTOCOL_MISMATCH: "A program of another release speaks another protocol version.",

@@ -18,12 +18,16 @@ DIGEST_HEADER: Final = "Fedjob-Digest"
 """``xxh3-128:<hex>`` of an uploaded body; ``sha256:<hex>`` of a served model."""
 METRICS_HEADER: Final = "Fedjob-Metrics"
 """JSON object of the client's training metrics, at most `MAX_METRICS_HEADER_BYTES`."""
+EPOCHS_HEADER: Final = "Fedjob-Epochs"
+"""JSON list of the training metrics of epochs, ``[{"epoch": 1, "accuracy": 0.5}, …]``, at most
+`MAX_METRICS_HEADER_BYTES` and `MAX_EPOCH_METRICS` entries: of many epochs some, evenly, and always the last."""
 SECONDS_HEADER: Final = "Fedjob-Train-Seconds"
 """Seconds that the client trained: a decimal number."""
 ROUND_HEADER: Final = "Fedjob-Round"
 """Round of a served model."""
 
 MAX_METRICS_HEADER_BYTES: Final = 4096
+MAX_EPOCH_METRICS: Final = 50
 MAX_JSON_BODY_BYTES: Final = 4 << 20
 """Largest JSON request that any endpoint reads, in bytes: the opening of a round with as many participants as a job can
 have, whatever their names."""

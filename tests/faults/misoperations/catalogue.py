@@ -75,14 +75,8 @@ RUNNING: Final = (
     running("stop target", ("stop", "target"), -1e308, settings=EVALUATED),
     running("stop patience", ("stop", "patienceRounds"), 1, 1_000_000, settings=EVALUATED),
     running("stop delta", ("stop", "minDelta"), 0, 1e308, settings=EVALUATED),
-    Case(
-        name="serve",
-        edits=(
-            Edit(path=("serve", "replicas"), value=1, says=Reason.INVALID_SPEC, words="spec.serve.replicas"),
-            Edit(path=("serve", "replicas"), value=100, says=Reason.INVALID_SPEC, words="spec.serve.replicas"),
-            Edit(path=("serve",), value={}),
-        ),
-    ),
+    running("serve", ("serve", "replicas"), 1, 100, 0),
+    running("nothing to serve", ("serve",), {}),
     Case(
         name="suspend",
         edits=(Edit(path=("suspend",), value=True, says=Reason.SUSPENDED, words="spec.suspend"),),
@@ -214,7 +208,7 @@ CREATED: Final = (
         "spec.evaluation.data.name",
         **HELD_OUT,
     ),
-    created("another job's model", ("model", "initFrom"), ANOTHER, Reason.INVALID_SPEC, "initFrom.federatedJob"),
+    created("another job's model", ("model", "initFrom"), ANOTHER, Reason.INITIAL_MODEL_PENDING, "no job another"),
     created("unknown optimizer", (*OPTIMIZER, "name"), "Adagrad", Reason.INVALID_SPEC, "spec.training.optimizer.name"),
     created("momentum a text", (*OPTIMIZER, "parameters"), {"momentum": "much"}, Reason.INVALID_SPEC, "momentum"),
     created("parameters of SGD", (*OPTIMIZER, "parameters"), {"nosuch": 1}, Reason.INVALID_SPEC, "nosuch: unknown"),
@@ -225,8 +219,6 @@ CREATED: Final = (
     ),
     created("unknown strategy", ("strategy", "name"), "Krum", Reason.INVALID_SPEC, "spec.strategy.name"),
     created("parameters of a strategy", ("strategy", "parameters"), {"x": 1}, Reason.INVALID_SPEC, "x given"),
-    created("servers", ("serve", "replicas"), 1, Reason.INVALID_SPEC, "spec.serve.replicas"),
-    created("clients evaluate", ("evaluation", "modes"), ["Clients"], Reason.INVALID_SPEC, "spec.evaluation.modes"),
     # What a program finds out.
     created("parameters of a model", ("model", "parameters"), {"sizes": 1}, Reason.INVALID_SPEC, "sizes is not known"),
     created("a model too large", ("model", "maxBytes"), 1, Reason.UPDATE_REFUSED, "too-large"),
@@ -260,6 +252,8 @@ CREATED: Final = (
     created("its index", TEMPLATE, variable("FEDJOB_CLIENT_INDEX", "7"), None),
     # What is odd and does no harm.
     created("pods per round", ("clientPods",), "PerRound", None),
+    created("servers", ("serve", "replicas"), 1, None),
+    created("clients evaluate", ("evaluation", "modes"), ["Clients"], None),
     created("the smallest volume", (*STORAGE, "size"), "1", None),
     created("one example", ("data", "maxTrainSamples"), 1, None),
     created("the smallest rate", ("training", "learningRate"), 1e-300, None),

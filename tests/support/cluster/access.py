@@ -19,6 +19,7 @@ PREFIXES = {
     "federatedjobs": "/apis/fedjob.dev/v1alpha1",
     "customresourcedefinitions": "/apis/apiextensions.k8s.io/v1",
     "networkpolicies": "/apis/networking.k8s.io/v1",
+    "deployments": "/apis/apps/v1",
     "leases": "/apis/coordination.k8s.io/v1",
     "roles": "/apis/rbac.authorization.k8s.io/v1",
     "rolebindings": "/apis/rbac.authorization.k8s.io/v1",

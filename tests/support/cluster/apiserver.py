@@ -33,8 +33,12 @@ ASSETS_VARIABLE: Final = "KUBEBUILDER_ASSETS"
 REQUIRE_VARIABLE: Final = "FEDJOB_REQUIRE_CLUSTER"
 """Where this is 1, tests fail rather than be skipped for want of the binaries."""
 BINARIES: Final = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager")
-CONTROLLERS: Final = "garbage-collector-controller,namespace-controller,persistentvolumeclaim-protection-controller"
-"""What deletes the objects of a deleted owner, those in a deleted namespace, and claims that no pod uses any more."""
+CONTROLLERS: Final = (
+    "garbage-collector-controller,namespace-controller,persistentvolumeclaim-protection-controller,"
+    "deployment-controller,replicaset-controller"
+)
+"""What deletes the objects of a deleted owner, those in a deleted namespace, and claims that no pod uses any more; and
+what makes the pods of a Deployment."""
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 

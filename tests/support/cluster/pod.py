@@ -1,10 +1,12 @@
 """The life of one pod on the fake node, from the scheduler to its removal."""
 
 import asyncio
+import re
 import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import aiohttp
 
@@ -50,6 +52,8 @@ GPU = "nvidia.com/gpu"
 LOOK_SECONDS = 0.2
 """Between looks at what a pod waits for, and between probes until it is ready the first time."""
 PULL_SECONDS = 1.0
+_SERVICE = re.compile(r"//([a-z0-9-]+\.[a-z0-9-]+\.svc):")
+"""Name of a Service in a URL: there is no DNS here."""
 MAX_BACK_OFF_SECONDS = 8.0
 
 
@@ -320,11 +324,23 @@ class PodLife:
                 with suppress(Removed):
                     secrets[name] = await self._node.call("GET", path("secrets", self.key[0], name))
             try:
-                return environment(container, secrets, place)
+                values = environment(container, secrets, place)
+                return {name: await self._resolved(value) for name, value in values.items()}
             except MissingReferenceError as error:
                 self._status.state = waiting("CreateContainerConfigError", str(error))
                 await self._report()
                 await asyncio.sleep(LOOK_SECONDS)
+
+    async def _resolved(self, value: str) -> str:
+        """A value of the environment with the names of Services replaced by the address of one of their pods."""
+        for host in set(_SERVICE.findall(value)):
+            name, namespace = host.split(".")[:2]
+            service = await self._node.call("GET", path("services", namespace, name))
+            wanted = ",".join(f"{key}={text}" for key, text in service["spec"]["selector"].items())
+            pods = await self._node.call("GET", path("pods", namespace) + f"?labelSelector={quote(wanted)}")
+            addresses = [pod["status"]["podIP"] for pod in pods["items"] if pod.get("status", {}).get("podIP")]
+            value = value.replace(f"//{host}:", f"//{addresses[0]}:") if addresses else value
+        return value
 
     def _restarts(self, code: int) -> bool:
         policy = self._pod["spec"]["restartPolicy"]

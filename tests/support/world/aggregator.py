@@ -97,6 +97,7 @@ class SimulatedAggregator:
             term=disk.term,
             record=disk.records[-1] if disk.records else None,
             is_closed=disk.closed == len(disk.records),
+            best=best_of(disk.records),
         )
 
     # What it answers
@@ -314,6 +315,11 @@ class SimulatedAggregator:
 
 
 _WATCHED = frozenset({RoundState.OPEN, RoundState.COMMITTING})
+
+
+def best_of(records: list[RoundRecord]) -> CheckpointInfo | None:
+    """The checkpoint that was marked as the best last."""
+    return next((_checkpoint(record) for record in reversed(records) if record.best), None)
 
 
 def _checkpoint(record: RoundRecord) -> CheckpointInfo:

@@ -27,6 +27,7 @@ from fedjob_client.work import (
 )
 from fedjob_protocol.errors import KINDS, Refusal, Word
 from fedjob_protocol.messages import (
+    NON_FINITE_METRICS,
     Base,
     EvaluateTask,
     EvaluationState,
@@ -56,6 +57,8 @@ class Habits:
     """Clients whose trainer raises."""
     evaluate_seconds: float = 1.0
     """Longest evaluation."""
+    diverged: int | None = None
+    """Round whose model has no finite loss."""
 
 
 class SimulatedClient:
@@ -248,8 +251,13 @@ class SimulatedEvaluator:
             self._simulation.soon(lambda: self._end(base), most=self._habits.evaluate_seconds)
 
     def _end(self, base: Base) -> None:
+        diverged = base.round == self._habits.diverged
         self._done[base] = EvaluationView(
-            base=base, state=EvaluationState.DONE, metrics={"accuracy": accuracy_of(base.digest)}, examples=50
+            base=base,
+            state=EvaluationState.DONE,
+            metrics={} if diverged else {"accuracy": accuracy_of(base.digest)},
+            examples=50,
+            message=NON_FINITE_METRICS + "accuracy, loss" if diverged else None,
         )
         for reply in self._waiting.pop(base):
             reply(self._done[base])

@@ -45,6 +45,10 @@ class Invariants:
         number, parent = len(self.records), self.records[-1].digest if self.records else None
         self._check(record.round == number, f"round {record.round} was committed after round {number - 1}")
         self._check(record.parent == parent, f"round {number} was built on {record.parent}, not on {parent}")
+        if record.base is not None:
+            start = record.base.round
+            known = start < number and self.records[start].digest == record.base.digest
+            self._check(known, f"round {number} started from round {start} with {record.base.digest}")
         clients = [contribution.client for contribution in record.contributors]
         made = model_digest(parent, clients if number else ())
         self._check(record.digest == made, f"round {number} of {clients} has digest {record.digest}")

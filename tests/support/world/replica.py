@@ -30,7 +30,7 @@ from fedjob_protocol.messages import (
 from fedjob_protocol.replicas import Commit, ReplicationView, ReplicaView
 from fedjob_protocol.replication import Leadership, Progress
 from fedjob_protocol.round import RoundState
-from tests.support.world.aggregator import Disk, SimulatedAggregator
+from tests.support.world.aggregator import Disk, SimulatedAggregator, best_of
 from tests.support.world.network import Network, Reply
 
 HEARTBEAT_SECONDS = 2.0
@@ -149,6 +149,7 @@ class SimulatedReplica(SimulatedAggregator):
             term=self._state.term,
             record=records[-1] if records else None,
             is_closed=closed >= len(records),
+            best=best_of(records),
         )
 
     def _check(self) -> None:

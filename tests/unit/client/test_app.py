@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fedjob_client.data.dataset import Dataset
-from fedjob_client.errors import SettingsError
+from fedjob_client.errors import DataError, SettingsError
 from fedjob_client.model_cache import LoadedModel, read_model_file
 from fedjob_client.models.builtin import BuiltinTrainer
 from fedjob_client.models.linear import LinearRegression
@@ -13,8 +13,8 @@ from fedjob_client.models.softmax import SoftmaxRegression
 from fedjob_client.service import Loaded, load_job
 from fedjob_client.settings import THREAD_VARIABLES, Settings, prepare_environment, read_config, tell_identity
 from fedjob_client.trainer import EvalConfig
-from fedjob_client.training import Progress, config_digest
-from fedjob_client.transfer import metrics_header
+from fedjob_client.training import Progress, config_digest, epoch_teller
+from fedjob_client.transfer import epochs_header, metrics_header
 from fedjob_client.worker import Worker
 from fedjob_protocol.config import ClientConfig, Role
 from fedjob_protocol.digests import sha256_of
@@ -194,6 +194,22 @@ def test_a_job_is_loaded_from_its_settings(tmp_path):
     assert loaded.trainer.num_examples == 1437  # type: ignore[attr-defined]
 
 
+def test_a_server_reads_no_data_before_it_is_asked_for_some(tmp_path):
+    data = encode({"w": np.zeros((64, 10), dtype=np.float32), "b": np.zeros(10, dtype=np.float32)})
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(data)
+    config = a_config(role="Server", data={"name": "mnist", "path": "/nowhere"}, model_file=str(path))
+    loaded = load_job(config)
+    assert loaded.model is not None
+    with pytest.raises(DataError, match="/nowhere"):
+        loaded.held_out()
+
+
+def test_a_server_without_a_model_says_what_it_needs():
+    with pytest.raises(SettingsError, match="a server needs modelUrl and modelDigest, or modelFile"):
+        load_job(a_config(role="Server"))
+
+
 @pytest.mark.parametrize(
     ("content", "digest", "complaint"),
     [(None, None, "No such file"), (b"pickle", None, "safetensors"), (encode({}), f"sha256:{'0' * 64}", "is expected")],
@@ -227,6 +243,38 @@ def test_progress_keeps_finite_metrics_only():
     progress = Progress()
     progress.on_epoch(3, {"loss": 0.5, "auc": float("nan")})
     assert (progress.epoch, dict(progress.metrics)) == (3, {"loss": 0.5})
+
+
+def test_progress_keeps_the_metrics_of_every_epoch_by_its_number():
+    progress = Progress()
+    for epoch in (1, 2):
+        progress.on_epoch(epoch, {"accuracy": epoch / 4, "epoch": 9.0, "auc": float("inf")})
+    assert list(progress.epochs) == [{"epoch": 1, "accuracy": 0.25}, {"epoch": 2, "accuracy": 0.5}]
+
+
+@pytest.mark.parametrize(("count", "kept"), [(0, 0), (1, 1), (7, 7), (50, 50), (51, 50), (1000, 50)])
+def test_of_many_epochs_some_are_told_evenly_and_always_the_first_and_the_last(count, kept):
+    epochs = [{"epoch": number, "accuracy": 1 / number} for number in range(1, count + 1)]
+    told = [entry["epoch"] for entry in json.loads(epochs_header(epochs))]
+    assert len(told) == kept
+    assert told == sorted(set(told))
+    assert not told or (told[0], told[-1]) == (min(count, 1), count)
+
+
+def test_metrics_of_epochs_fit_into_their_header():
+    wide = [{"epoch": number} | {f"metric-{index:02}-{'x' * 50}": 0.5 for index in range(20)} for number in range(40)]
+    header = epochs_header(wide)
+    assert len(header) <= 4096
+    assert [entry["epoch"] for entry in json.loads(header)] == [0, 39]
+
+
+def test_lines_about_epochs_are_at_most_a_hundred(caplog):
+    caplog.set_level("INFO")
+    tell = epoch_teller(3, 1010)
+    for epoch in range(1, 1011):
+        tell(epoch, {"loss": 0.25, "accuracy": 0.5})
+    assert len(caplog.messages) <= 100
+    assert caplog.messages[-1] == "round 3: epoch 1010/1010: accuracy 0.5, loss 0.25"
 
 
 def test_metrics_in_the_header_fit_and_are_ascii():

@@ -156,8 +156,15 @@ def test_a_client_reads_only_its_part_and_the_held_out_images_when_asked(mnist_f
     dataset = load("mnist", path=str(mnist_folder), partition=thirds(1))
     assert len(dataset.train) == 2
     assert dataset.loaded_test is None
-    assert len(dataset.test) == 4
+    assert len(dataset.test) == 1
     assert dataset.loaded_test is not None
+
+
+def test_held_out_examples_of_a_divided_data_set_are_divided_too_and_for_an_evaluator_whole(mnist_folder):
+    parts = [load("mnist", path=str(mnist_folder), partition=thirds(index)).test for index in range(3)]
+    assert sorted(label for part in parts for label in part.y.tolist()) == [0, 1, 2, 3]
+    assert all(len(part) for part in parts)
+    assert len(load("mnist", path=str(mnist_folder), role=Role.EVALUATOR).test) == 4
 
 
 def test_missing_files_are_named(tmp_path):

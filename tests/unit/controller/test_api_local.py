@@ -38,12 +38,8 @@ def group(**fields):
             "spec.lateJoiners: Refuse, but with clientPods PerRound nobody is there before its turn",
         ),
         (
-            {"serve": {"replicas": 1}},
-            "spec.serve.replicas: 1, but this machine serves with `fedjob predict`",
-        ),
-        (
             {"model": {"name": "mlp", "initFrom": {"claim": {"name": "a", "path": "b"}}}},
-            "spec.model.initFrom: only file can be used on this machine",
+            "spec.model.initFrom.claim: is a volume of a cluster; use file or federatedJob",
         ),
         (
             {"suspend": True},
@@ -59,10 +55,6 @@ def group(**fields):
                 'spec.strategy.name: "fedavg" is not built in; did you mean "FedAvg"?; built in are '
                 "FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Krum, Median, MultiKrum, TrimmedMean"
             ),
-        ),
-        (
-            {"evaluation": {"modes": ["Evaluator", "Clients"]}},
-            "spec.evaluation.modes: Clients is not supported yet; use Evaluator, or [] for no evaluation",
         ),
         (
             {"training": {"learningRateSchedule": {"name": "cosine"}}},

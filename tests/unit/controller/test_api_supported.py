@@ -28,9 +28,7 @@ def refused(**fields):
     ("fields", "path"),
     [
         ({"model": {"name": "mlp", "initFrom": {"file": "a.safetensors"}}}, "spec.model.initFrom.file"),
-        ({"model": {"name": "mlp", "initFrom": {"federatedJob": {"name": "b"}}}}, "spec.model.initFrom.federatedJob"),
         ({"clientPods": "PerRound", "lateJoiners": "Refuse"}, "spec.lateJoiners"),
-        ({"serve": {"replicas": 1}}, "spec.serve.replicas"),
         ({"model": {"name": "mlpp"}}, "spec.model.name"),
         ({"strategy": {"name": "FedAvgg"}}, "spec.strategy.name"),
     ],

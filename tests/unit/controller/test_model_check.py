@@ -75,6 +75,12 @@ SETTINGS: Final = (
         unclaimed().clients(3).policy(clientsPerRound=2).evaluated().objective().having(stop={"patienceRounds": 9}),
     ),
     setting(
+        "the training diverges",
+        unclaimed().rounds(3).clients(2).evaluated().objective(),
+        habits=Habits(diverged=2),
+        reaching=("a round from the best model",),
+    ),
+    setting(
         "evaluations are given up",
         unclaimed().rounds(1).clients(2).evaluated(deadlineSeconds=1),
         habits=Habits(evaluate_seconds=2.5),
@@ -213,6 +219,8 @@ def seen_in(outcome: Outcome) -> Iterator[str]:
         yield "a new attempt"
     if any(record.redraw > 0 for record in records):
         yield "a new choice"
+    if any(record.base is not None and record.base.round == 1 for record in records):
+        yield "a round from the best model"
     suspended = outcome.status.condition(ConditionType.SUSPENDED)
     if suspended and suspended.reason == Reason.RESUMED:
         yield "a suspension"

@@ -167,14 +167,14 @@ def check_spec(round_number: int, spec: RoundSpec) -> None:
 
 
 def check_base(state: State, base: Base | None) -> None:
-    """Refuse another base than the last committed model.
+    """Refuse another base than the last committed model, or the best one.
 
     Raises:
         Refusal: ``wrong-base``.
     """
     last = state.last
     expected = None if last is None else Base(round=last.record.round, digest=last.record.digest)
-    if base != expected:
+    if base != expected and (base is None or base != state.best):
         raise Refusal(Word.WRONG_BASE, f"the base is {_base(base)}, but the last committed model is {_base(expected)}")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import re
 import secrets
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -14,12 +15,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedjob_protocol.errors import PROBLEM_MEDIA_TYPE, Refusal, Word
-from fedjob_protocol.routes import MAX_JSON_BODY_BYTES, PROTOCOL_HEADER, TOKEN_HEADER
+from fedjob_protocol.permits import model_permit
+from fedjob_protocol.routes import MAX_JSON_BODY_BYTES, MODEL_PATH, PROTOCOL_HEADER, TOKEN_HEADER
 from fedjob_protocol.version import PROTOCOL_VERSION, check_protocol
 
 BODY_SECONDS: Final = 30.0
 """Within this a JSON body has to arrive."""
 SHOWN_ERRORS: Final = 5
+_ONE_MODEL: Final = re.compile(re.escape(MODEL_PATH).replace(re.escape("{which}"), r"(0|[1-9]\d{0,8})"), re.ASCII)
+"""Path of a model by the number of its round, as `fedjob_protocol.routes.model_path` writes it."""
 
 _log = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
@@ -149,9 +153,18 @@ class Gate:
     def _check(self, headers: Headers, method: str, path: str) -> None:
         if self._token is not None:
             given = headers.get(TOKEN_HEADER, "")
-            if not secrets.compare_digest(given.encode(), self._token) and not self._other(given, method, path):
+            is_known = secrets.compare_digest(given.encode(), self._token) or self._other(given, method, path)
+            if not is_known and not _is_permitted(given.encode(), self._token, method, path):
                 raise Refusal(Word.BAD_TOKEN, f"{TOKEN_HEADER} is absent or not the token of this job")
         check_protocol(headers.get(PROTOCOL_HEADER))
+
+
+def _is_permitted(given: bytes, token: bytes, method: str, path: str) -> bool:
+    """Whether this request reads the one model that the permit of another job stands for."""
+    match = _ONE_MODEL.fullmatch(path)
+    if match is None or method != "GET":
+        return False
+    return secrets.compare_digest(given, model_permit(token.decode(), int(match[1])).encode())
 
 
 def not_found(path: str) -> Response:

@@ -23,6 +23,7 @@ from fedjob_aggregator.roundlog import DamagedLogError, RoundLog
 from fedjob_protocol.digests import Sha256, sha256_of
 from fedjob_protocol.errors import Refusal, Word
 from fedjob_protocol.layout import (
+    BASE_KEY,
     CHECKPOINT_FOLDER,
     PARENT_KEY,
     ROUND_KEY,
@@ -175,6 +176,7 @@ class CheckpointStore:
         make_record: Callable[[CheckpointInfo], RoundRecord],
         *,
         term: int | None = None,
+        base: Base | None = None,
         state: NewState | None = None,
     ) -> RoundRecord:
         """Make the next model durable together with its record.
@@ -185,6 +187,7 @@ class CheckpointStore:
             data: The tensors' data in the order of `Manifest.placements`; written as it comes.
             make_record: Called when the checkpoint is written.
             term: In which this aggregator leads; ``None``: it has no standbys, and whoever asks may commit.
+            base: The model that the round started from; ``None`` in round 0.
             state: What the strategy remembers. It is written before the first of ``data`` is taken, so that they may
                 be made of what `open_state` reads.
 
@@ -199,6 +202,8 @@ class CheckpointStore:
         self._keep_pending()
         parent = None if committed is None else committed.digest
         metadata = {ROUND_KEY: str(round_number)} | ({} if parent is None else {PARENT_KEY: parent})
+        if base is not None and base.digest != parent:
+            metadata[BASE_KEY] = base.digest
         if state is not None:
             metadata |= self._write_state(round_number, state)
         head = header_bytes(tensors, metadata)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from fedjob_protocol.messages import (
+    Base,
     Contribution,
     Evaluation,
     FailedClient,
@@ -42,6 +43,7 @@ class Update:
     transfer_seconds: float
     train_seconds: float | None
     metrics: Mapping[str, float]
+    epochs: tuple[Mapping[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,8 @@ class State:
     term: int = 0
     """The highest seen."""
     last: LastRound | None = None
+    best: Base | None = None
+    """The best model, if one is kept: a round may start from it, too."""
     current: Attempt | None = None
 
     @property

@@ -51,6 +51,7 @@ from fedjob_aggregator.events import (
 )
 from fedjob_protocol.errors import Refusal, Word
 from fedjob_protocol.messages import (
+    Base,
     Contribution,
     FailedClient,
     RefusedUpdate,
@@ -207,6 +208,8 @@ def _evaluate(state: State, event: Evaluate) -> Step:
             "evaluation_examples": evaluation.examples,
             "evaluation_problem": evaluation.problem,
             "best": evaluation.best,
+            "client_evaluations": list(evaluation.clients),
+            "spread": dict(evaluation.spread),
         }
     )
     if last.is_complete:
@@ -304,6 +307,7 @@ def _with_folded(current: Attempt, event: Folded) -> Attempt:
         transfer_seconds=update.transfer_seconds,
         train_seconds=update.train_seconds,
         metrics=dict(update.metrics),
+        epochs=[dict(epoch) for epoch in update.epochs],
         labels=participant.labels,
     )
     return replace(
@@ -397,5 +401,7 @@ def _committed(state: State, event: Committed) -> Step:
 def _record_closed(state: State, event: RecordClosed) -> Step:
     if state.last is None or state.last.record.round != event.record.round:
         return Step(state=state)
-    last = LastRound(record=event.record, state=advance(state.last.state, RoundEvent.EVALUATED))
-    return Step(state=replace(state, last=last))
+    record = event.record
+    last = LastRound(record=record, state=advance(state.last.state, RoundEvent.EVALUATED))
+    best = Base(round=record.round, digest=record.digest) if record.best else state.best
+    return Step(state=replace(state, last=last, best=best))

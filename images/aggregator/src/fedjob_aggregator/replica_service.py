@@ -167,6 +167,7 @@ class ReplicaService(Service):
             term=self._state.term,
             record=record,
             is_closed=record is not None and record.round <= self.store.log.last_round,
+            best=self.store.manifest.best,
         )
 
     def _copied(self) -> None:

@@ -34,6 +34,7 @@ from fedjob_protocol.routes import (
     ATTEMPT_HEADER,
     BOOT_HEADER,
     DIGEST_HEADER,
+    EPOCHS_HEADER,
     EVALUATION_PATH,
     EXAMPLES_HEADER,
     FAILURE_PATH,
@@ -130,6 +131,7 @@ UPLOAD_HEADERS: Final = (
     Parameter(DIGEST_HEADER, "header", "`xxh3-128:` and 32 hexadecimal digits.", required=True, kind="string"),
     Parameter(EXAMPLES_HEADER, "header", "Number of training examples.", required=True),
     Parameter(METRICS_HEADER, "header", "Training metrics: a JSON object of finite numbers.", kind="string"),
+    Parameter(EPOCHS_HEADER, "header", "Metrics after each epoch: a JSON list of such objects.", kind="string"),
     Parameter(SECONDS_HEADER, "header", "Seconds that the client trained."),
 )
 

@@ -106,6 +106,7 @@ class Service(Reading):
             term=store.manifest.term,
             record=record,
             is_closed=record is not None and record.round == store.log.last_round,
+            best=store.manifest.best,
         )
         super().__init__(store, state, replacements)
         recorder.restored(state.committed)

@@ -18,8 +18,10 @@ from fedjob_protocol.routes import (
     ATTEMPT_HEADER,
     BOOT_HEADER,
     DIGEST_HEADER,
+    EPOCHS_HEADER,
     EXAMPLES_HEADER,
     JOB_HEADER,
+    MAX_EPOCH_METRICS,
     MAX_METRICS_HEADER_BYTES,
     METRICS_HEADER,
     SECONDS_HEADER,
@@ -58,6 +60,7 @@ def parse_upload(round_number: int, client: int, headers: Headers) -> UploadRequ
         digest=digest,
         examples=_count(headers.get(EXAMPLES_HEADER)),
         metrics=_metrics(headers.get(METRICS_HEADER)),
+        epochs=_epochs(headers.get(EPOCHS_HEADER)),
         train_seconds=_seconds(headers.get(SECONDS_HEADER)),
         length=None if length is None or is_chunked else whole_number(length, "Content-Length", MAX_BODY_BYTES),
         media_type=_media_type(headers.get("Content-Type")),
@@ -151,6 +154,24 @@ def _metrics(text: str | None) -> Mapping[str, float]:
     if not isinstance(metrics, dict) or len(metrics) > MAX_METRICS or not all(map(_is_metric, metrics.items())):
         _refuse(METRICS_HEADER, f"a JSON object of at most {MAX_METRICS} finite numbers by name", text)
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _epochs(text: str | None) -> tuple[Mapping[str, float], ...]:
+    if text is None:
+        return ()
+    if len(text) > MAX_METRICS_HEADER_BYTES:
+        _refuse(EPOCHS_HEADER, f"at most {MAX_METRICS_HEADER_BYTES} bytes", f"{len(text)} bytes")
+    try:
+        epochs: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        epochs = None
+    if not isinstance(epochs, list) or len(epochs) > MAX_EPOCH_METRICS or not all(map(_is_epoch, epochs)):
+        _refuse(EPOCHS_HEADER, f"a JSON list of at most {MAX_EPOCH_METRICS} objects of finite numbers by name", text)
+    return tuple({name: float(value) for name, value in epoch.items()} for epoch in epochs)
+
+
+def _is_epoch(epoch: Any) -> bool:
+    return isinstance(epoch, dict) and 0 < len(epoch) <= MAX_METRICS + 1 and all(map(_is_metric, epoch.items()))
 
 
 def _is_metric(item: tuple[str, Any]) -> bool:

@@ -44,6 +44,7 @@ class UploadRequest:
     """``None``: absent or not a whole number in range."""
     metrics: Mapping[str, float]
     train_seconds: float | None
+    epochs: tuple[Mapping[str, float], ...] = ()
     length: int | None
     """``None``: not announced."""
     media_type: str | None
@@ -160,6 +161,7 @@ class UploadDesk:
             digest=request.digest,
             transfer_seconds=time.monotonic() - started,
             train_seconds=request.train_seconds,
+            epochs=request.epochs,
             metrics=request.metrics,
         )
         return update, upload

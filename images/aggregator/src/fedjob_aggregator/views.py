@@ -7,7 +7,15 @@ from typing import Final
 
 from fedjob_aggregator.events import Attempt, LastRound, State
 from fedjob_aggregator.strategy import Finding
-from fedjob_protocol.messages import AggregatorState, CheckpointInfo, Judgement, RoundRecord, RoundView, TensorInfo
+from fedjob_protocol.messages import (
+    AggregatorState,
+    Base,
+    CheckpointInfo,
+    Judgement,
+    RoundRecord,
+    RoundView,
+    TensorInfo,
+)
 from fedjob_protocol.round import RoundState
 from fedjob_protocol.version import PROTOCOL_VERSION, __version__
 from fedjob_protocol.weights import Manifest
@@ -127,6 +135,7 @@ def make_record(
         redraw=spec.redraw,
         term=spec.term,
         parent=parent,
+        base=spec.base if spec.base and spec.base.digest != parent else None,
         digest=digest,
         model_bytes=model_bytes,
         participants=sorted(attempt.participants),
@@ -153,7 +162,15 @@ def _judgement(client: int, finding: Finding) -> Judgement:
     return Judgement(client=client, verdict=finding.verdict, evidence=evidence)
 
 
-def restored(*, boot_id: str, job_uid: str | None, term: int, record: RoundRecord | None, is_closed: bool) -> State:
+def restored(
+    *,
+    boot_id: str,
+    job_uid: str | None,
+    term: int,
+    record: RoundRecord | None,
+    is_closed: bool,
+    best: CheckpointInfo | None = None,
+) -> State:
     """The machine's state after a start: what is durable; an attempt that was open is not.
 
     Args:
@@ -162,8 +179,10 @@ def restored(*, boot_id: str, job_uid: str | None, term: int, record: RoundRecor
         term: The highest seen.
         record: Of the committed round, if there is one.
         is_closed: Whether the record is complete.
+        best: The best model, if one is kept.
     """
     last = None
     if record is not None:
         last = LastRound(record=record, state=RoundState.EVALUATED if is_closed else RoundState.COMMITTED)
-    return State(boot_id=boot_id, job_uid=job_uid, term=term, last=last)
+    kept = None if best is None else Base(round=best.round, digest=best.digest)
+    return State(boot_id=boot_id, job_uid=job_uid, term=term, last=last, best=kept)

@@ -204,7 +204,9 @@ class Writer:
         assert base is not None
         assert self._gathering is not None
         with self._gathering.next_model(attempt, base) as (data, state):
-            return self._store.commit(attempt.round, header.manifest, data, record, term=term, state=state)
+            return self._store.commit(
+                attempt.round, header.manifest, data, record, term=term, state=state, base=spec.base
+            )
 
 
 def _done(result: T) -> "asyncio.Future[T]":

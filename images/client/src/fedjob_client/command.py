@@ -126,7 +126,9 @@ def _run(settings: Settings) -> NoReturn:
             simple_backend(settings.device)
         else:
             tell_identity(os.environ, settings.config)
-            loaded = load_job(settings.config, threads=settings.threads, state_dir=settings.state_dir)
+            loaded = load_job(
+                settings.config, threads=settings.threads, state_dir=settings.state_dir, token=settings.token
+            )
     except CannotListenError as error:
         click.echo(f"fedjob-client: {error}", err=True)
         exit_now(EXIT_USAGE)

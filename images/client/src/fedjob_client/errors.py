@@ -24,6 +24,18 @@ class TrainerError(ClientError):
     reason = Reason.TRAINER_ERROR
 
 
+class ArchitectureError(ClientError):
+    """A checkpoint to begin with has other tensors than the trainer's model."""
+
+    reason = Reason.ARCHITECTURE_MISMATCH
+
+
+class ModelError(ClientError):
+    """The model to serve cannot be fetched."""
+
+    reason = Reason.TRANSFER_FAILED
+
+
 class NonFiniteError(TrainerError):
     """A trainer returned NaN or infinite values."""
 

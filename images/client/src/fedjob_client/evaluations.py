@@ -6,15 +6,14 @@ import time
 from functools import partial
 from typing import Final
 
-from fedjob_client.machine import backoff_seconds
-from fedjob_client.model_cache import LoadedModel, ModelCache
+from fedjob_client.model_cache import LoadedModel, ModelCache, load_in_time
 from fedjob_client.recorder import SILENT, Recorder
 from fedjob_client.trainer import Metrics, Trainer
 from fedjob_client.training import Failure, evaluate, guarded
 from fedjob_client.transfer import TransferError
 from fedjob_client.work import ModelSource
 from fedjob_client.worker import Worker
-from fedjob_protocol.messages import Base, EvaluateTask, EvaluationState, EvaluationView
+from fedjob_protocol.messages import NON_FINITE_METRICS, Base, EvaluateTask, EvaluationState, EvaluationView
 from fedjob_protocol.reasons import Reason
 
 FETCH_SECONDS: Final = 60.0
@@ -95,23 +94,13 @@ class Evaluations:
         return self._done(task, *result, seconds=time.perf_counter() - began)
 
     async def _fetch(self, task: EvaluateTask) -> LoadedModel:
-        loop = asyncio.get_running_loop()
         source = ModelSource(url=task.model_url, digest=task.base.digest, max_bytes=task.max_model_bytes)
-        deadline = loop.time() + FETCH_SECONDS
-        failures = 0
-        while True:
-            try:
-                return await self._models.load(source, round_number=task.base.round, seconds=deadline - loop.time())
-            except TransferError as error:
-                failures += 1
-                delay = backoff_seconds(failures, f"{task.job_uid}/evaluator/{task.base.round}")
-                if not error.retryable or loop.time() + delay >= deadline:
-                    raise
-                await asyncio.sleep(delay)
+        key = f"{task.job_uid}/evaluator/{task.base.round}"
+        return await load_in_time(self._models, source, round_number=task.base.round, seconds=FETCH_SECONDS, key=key)
 
     def _done(self, task: EvaluateTask, metrics: Metrics, left_out: list[str], *, seconds: float) -> EvaluationView:
         count = getattr(self._trainer, "num_test_examples", None)
-        message = f"left out because they are not finite: {', '.join(left_out)}" if left_out else None
+        message = NON_FINITE_METRICS + ", ".join(left_out) if left_out else None
         return EvaluationView(
             base=task.base,
             state=EvaluationState.DONE,

@@ -1,10 +1,12 @@
 """The last model that this client saw: trained from, evaluated, and served by ``/predict``."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedjob_client.errors import DataError
+from fedjob_client.machine import backoff_seconds
 from fedjob_client.trainer import Params
 from fedjob_client.transfer import Transfer, TransferError
 from fedjob_client.work import ModelSource
@@ -42,7 +44,7 @@ class ModelCache:
         """The last model."""
         return self._current
 
-    async def load(self, source: ModelSource, *, round_number: int, seconds: float) -> LoadedModel:
+    async def load(self, source: ModelSource, *, round_number: int | None, seconds: float) -> LoadedModel:
         """Return a model, fetched unless it is the last one.
 
         Raises:
@@ -55,8 +57,38 @@ class ModelCache:
             params, metadata = decode(data)
         except Refusal as refusal:
             raise TransferError(f"{source.url}: {refusal.detail}", retryable=False, word=refusal.word) from refusal
-        self._current = LoadedModel(digest=source.digest, round=round_number, params=dict(params), metadata=metadata)
+        known = _round_of(metadata) if round_number is None else round_number
+        self._current = LoadedModel(digest=source.digest, round=known, params=dict(params), metadata=metadata)
         return self._current
+
+
+async def load_in_time(
+    models: ModelCache, source: ModelSource, *, round_number: int | None, seconds: float, key: str
+) -> LoadedModel:
+    """Return a model, fetched again and again until it is there.
+
+    Args:
+        models: Where it is kept.
+        source: Where it is.
+        round_number: The round that committed it, as far as it is known.
+        seconds: How long that may take, tries included.
+        key: Spreads the tries of several programs.
+
+    Raises:
+        TransferError: The time is over, or another try would fail likewise.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    failures = 0
+    while True:
+        try:
+            return await models.load(source, round_number=round_number, seconds=deadline - loop.time())
+        except TransferError as error:
+            failures += 1
+            delay = backoff_seconds(failures, key)
+            if not error.retryable or loop.time() + delay >= deadline:
+                raise
+            await asyncio.sleep(delay)
 
 
 def read_model_file(path: str, digest: str | None) -> LoadedModel:
@@ -80,6 +112,9 @@ def read_model_file(path: str, digest: str | None) -> LoadedModel:
         params, metadata = decode(data)
     except Refusal as refusal:
         raise DataError(f"modelFile {path}: {refusal.detail}") from refusal
+    return LoadedModel(digest=seen, round=_round_of(metadata), params=dict(params), metadata=metadata)
+
+
+def _round_of(metadata: Mapping[str, str]) -> int | None:
     number = metadata.get(ROUND_KEY, "")
-    known = int(number) if number.isascii() and number.isdigit() and len(number) <= 9 else None
-    return LoadedModel(digest=seen, round=known, params=dict(params), metadata=metadata)
+    return int(number) if number.isascii() and number.isdigit() and len(number) <= 9 else None

@@ -14,7 +14,15 @@ from fedjob_client.training import announced_examples
 from fedjob_protocol import PROTOCOL_VERSION, __version__, routes
 from fedjob_protocol.config import ClientConfig, Role
 from fedjob_protocol.errors import Refusal, Word, quote
-from fedjob_protocol.messages import ClientInfo, EvaluateTask, EvaluationView, InitTask, TaskView, TrainTask
+from fedjob_protocol.messages import (
+    ClientInfo,
+    EvaluateTask,
+    EvaluationView,
+    InitTask,
+    TaskView,
+    TrainTask,
+    WarmInitTask,
+)
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.registration import TurnedAway
 
@@ -39,8 +47,8 @@ async def train(round_number: RoundParameter, task: TrainTask, request: Request)
 
 
 @router.post(routes.INIT_PATH, response_model=TaskView)
-async def init(task: InitTask, request: Request) -> Response:
-    """Make the initial model and upload it as round 0."""
+async def init(task: WarmInitTask | InitTask, request: Request) -> Response:
+    """Make the initial model, or fetch the other job's that this one begins with, and upload it as round 0."""
     service = service_of(request)
     _trainers_job(service, task.job_uid)
     assert service.tasks is not None
@@ -160,7 +168,7 @@ def _job(service: Service, job_uid: str) -> Loaded:
 def _trainers_job(service: Service, job_uid: str) -> None:
     loaded = _job(service, job_uid)
     if loaded.config.role is not Role.TRAINER:
-        raise Refusal(Word.FORBIDDEN, f"{loaded.config.name} is an evaluator: it does not train")
+        raise Refusal(Word.FORBIDDEN, f"{loaded.config.name} does not train: its role is {loaded.config.role}")
 
 
 def _no_job() -> Refusal:

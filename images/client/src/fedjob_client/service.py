@@ -5,14 +5,15 @@ import logging
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 
 from fedjob_client.access import Access
 from fedjob_client.data.dataset import Dataset, Split
-from fedjob_client.errors import ClientError
+from fedjob_client.errors import ClientError, ModelError, SettingsError
 from fedjob_client.evaluations import Evaluations
-from fedjob_client.model_cache import LoadedModel, ModelCache, read_model_file
+from fedjob_client.model_cache import LoadedModel, ModelCache, load_in_time, read_model_file
 from fedjob_client.models.builtin import BuiltinTrainer
 from fedjob_client.personal import Folder, Memory, Personal, Store
 from fedjob_client.recorder import SILENT, Recorder
@@ -20,12 +21,16 @@ from fedjob_client.settings import Settings
 from fedjob_client.tasks import Tasks
 from fedjob_client.trainer import ClientContext, Trainer, load_trainer, make_trainer
 from fedjob_client.training import announced_examples
-from fedjob_client.transfer import Transfer
+from fedjob_client.transfer import Transfer, TransferError, open_session
+from fedjob_client.work import ModelSource
 from fedjob_client.worker import Worker
 from fedjob_protocol.config import ClientConfig, Role
 from fedjob_protocol.errors import Refusal, Word
 
 _log = logging.getLogger(__name__)
+
+SERVED_SECONDS: Final = 300.0
+"""How long a server tries to fetch its model; then it ends, and is started again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +53,16 @@ class Loaded:
         return (dataset if isinstance(dataset, Dataset) else self.context.load_data()).test
 
 
-def load_job(config: ClientConfig, *, threads: int = 1, state_dir: str | None = None) -> Loaded:
+def load_job(
+    config: ClientConfig, *, threads: int = 1, state_dir: str | None = None, token: str | None = None
+) -> Loaded:
     """Load a job's trainer, data and model.
 
     Args:
         config: The job.
         threads: How many threads the trainer may compute with.
         state_dir: Folder for layers that stay at this client; ``None``: they live as long as the process.
+        token: The job's, for a server's model.
 
     Raises:
         ClientError: One of them cannot be used; the job's status will show why.
@@ -78,8 +86,33 @@ def load_job(config: ClientConfig, *, threads: int = 1, state_dir: str | None = 
         trainer = Personal(trainer, config.model.exclude, seed=config.seed, store=_store(config, state_dir))
     if config.role is Role.TRAINER:
         announced_examples(trainer)
-    model = read_model_file(config.model_file, config.model_digest) if config.model_file is not None else None
+    if config.model_file is not None:
+        model: LoadedModel | None = read_model_file(config.model_file, config.model_digest)
+    elif config.role is Role.SERVER:
+        model = asyncio.run(_served_model(config, token))
+    else:
+        model = None
     return Loaded(config=config, context=context, trainer=trainer, model=model)
+
+
+async def _served_model(config: ClientConfig, token: str | None) -> LoadedModel:
+    """Fetch the model that a server answers with.
+
+    Raises:
+        SettingsError: None is named.
+        ModelError: It cannot be fetched.
+    """
+    if config.model_url is None or config.model_digest is None:
+        raise SettingsError("a server needs modelUrl and modelDigest, or modelFile")
+    source = ModelSource(url=config.model_url, digest=config.model_digest, max_bytes=config.max_model_bytes)
+    async with open_session(token) as session:
+        models = ModelCache(Transfer(session, job_uid=config.job_uid))
+        try:
+            return await load_in_time(
+                models, source, round_number=None, seconds=SERVED_SECONDS, key=f"{config.job_uid}/{config.name}"
+            )
+        except TransferError as error:
+            raise ModelError(f"the model to serve cannot be fetched: {error.message}") from error
 
 
 def _store(config: ClientConfig, state_dir: str | None) -> Store:

@@ -33,7 +33,7 @@ from fedjob_client.work import (
     WorkId,
 )
 from fedjob_client.worker import Worker
-from fedjob_protocol.messages import Destination, InitTask, TaskState, TaskView, TrainTask
+from fedjob_protocol.messages import Destination, InitTask, TaskState, TaskView, TrainTask, WarmInitTask
 from fedjob_protocol.reasons import Reason
 
 ENDED: Final = frozenset({TaskState.REPORTED, TaskState.FAILED, TaskState.CANCELLED})
@@ -89,12 +89,12 @@ class Tasks:
         Raises:
             Refusal: It is older than what was accepted before; see `fedjob_client.machine.step`.
         """
-        base = task.base.digest if isinstance(task, TrainTask) else None
-        work = WorkId(job_uid=task.job_uid, round=round_number, base_digest=base, config_digest=config_digest(task))
-        model = (
-            ModelSource(url=task.model_url, digest=task.base.digest, max_bytes=task.max_model_bytes)
-            if isinstance(task, TrainTask)
-            else None
+        model = _source(task)
+        work = WorkId(
+            job_uid=task.job_uid,
+            round=round_number,
+            base_digest=model.digest if model else None,
+            config_digest=config_digest(task),
         )
         machine, commands = step(self._machine, Posted(work=work, model=model, target=_target(task.destination)))
         if self._assignment is None or self._assignment.work != work:
@@ -203,10 +203,9 @@ class Tasks:
     async def _fetch(self, command: FetchModel) -> Event:
         await _pause(command.delay_seconds)
         assert self._assignment is not None
-        task = self._assignment.task
-        assert isinstance(task, TrainTask)  # the initial model starts from nothing
+        number = _source_round(self._assignment.task)
         seconds = command.deadline - _now()
-        self._base = await self._models.load(command.model, round_number=task.base.round, seconds=seconds)
+        self._base = await self._models.load(command.model, round_number=number, seconds=seconds)
         return Fetched(op=command.op)
 
     async def _train(self, command: Train) -> Event:
@@ -217,7 +216,8 @@ class Tasks:
             assert self._base is not None  # fetched
             work = partial(train, self._trainer, self._base, command.work.round, task, progress)
         else:
-            work = partial(initial, self._trainer, self._initial_model, task)
+            given = self._base if isinstance(task, WarmInitTask) else self._initial_model
+            work = partial(initial, self._trainer, given, task)
         began = time.perf_counter()
         result = await self._worker.run(guarded(work, f"round {command.work.round}: training"))
         self._recorder.trained(time.perf_counter() - began)
@@ -237,6 +237,25 @@ class Tasks:
         seconds = command.target.deadline - _now()
         await self._transfer.report_failure(command.target, command.reason, command.message, seconds=seconds)
         return Delivered(op=command.op)
+
+
+def _source(task: TrainTask | InitTask) -> ModelSource | None:
+    """The model that a task starts from; ``None`` for an initial model that is made here."""
+    if isinstance(task, TrainTask):
+        return ModelSource(url=task.model_url, digest=task.base.digest, max_bytes=task.max_model_bytes)
+    if isinstance(task, WarmInitTask):
+        origin = task.origin
+        return ModelSource(
+            url=origin.model_url, digest=origin.digest, max_bytes=origin.max_model_bytes, permit=origin.permit
+        )
+    return None
+
+
+def _source_round(task: TrainTask | InitTask) -> int:
+    if isinstance(task, TrainTask):
+        return task.base.round
+    assert isinstance(task, WarmInitTask)  # nothing is fetched for an initial model that is made here
+    return task.origin.round
 
 
 async def _pause(seconds: float) -> None:

@@ -4,18 +4,21 @@ import hashlib
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 
-from fedjob_client.errors import Cancelled, ClientError, GpuFailedError, TrainerError
+from fedjob_client.errors import ArchitectureError, Cancelled, ClientError, GpuFailedError, TrainerError
 from fedjob_client.model_cache import LoadedModel
-from fedjob_client.trainer import EvalConfig, Metrics, OptimizerSettings, TrainConfig, Trainer, last_line
+from fedjob_client.trainer import EvalConfig, Metrics, OptimizerSettings, Params, TrainConfig, Trainer, last_line
 from fedjob_client.transfer import Parcel
 from fedjob_client.updates import body_of, check_examples, checked_params, delta_of, finite_metrics
+from fedjob_protocol.errors import Refusal
+from fedjob_protocol.manifest import Manifest, compare_manifest
 from fedjob_protocol.messages import EvaluateTask, InitTask, TrainTask
 from fedjob_protocol.process import EXIT_FATAL, exit_now, leave_termination
 from fedjob_protocol.reasons import Reason
@@ -24,20 +27,55 @@ _log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+MAX_KEPT_EPOCHS: Final = 1000
+"""Epochs whose metrics are kept for the round log."""
+MAX_TOLD_EPOCHS: Final = 100
+"""Lines about epochs in the log of one training: of more epochs some are told, and always the last."""
+
+
+def _tell_nobody(epoch: int, metrics: Mapping[str, float]) -> None:
+    """Nobody listens."""
+
+
+def epoch_teller(round_number: int, epochs: int) -> Callable[[int, Mapping[str, float]], None]:
+    """Return what writes a line about an epoch into the log.
+
+    Args:
+        round_number: Which round is trained.
+        epochs: How many epochs it has.
+    """
+    every = -(-epochs // MAX_TOLD_EPOCHS)
+
+    def tell(epoch: int, metrics: Mapping[str, float]) -> None:
+        if epoch % every == 0 or epoch == epochs:
+            _log.info("round %d: epoch %d/%d: %s", round_number, epoch, epochs, _words(metrics))
+
+    return tell
+
+
+def _words(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items())) or "no metrics"
+
 
 @dataclass(slots=True)
 class Progress:
     """How far a training is: written by the worker thread, read by the event loop, one reference at a time."""
 
     epoch: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     is_cancelled: bool = False
+    told: Callable[[int, Mapping[str, float]], None] = _tell_nobody
+    """Told of each epoch; called in the worker thread."""
+    epochs: deque[Mapping[str, float]] = field(default_factory=lambda: deque(maxlen=MAX_KEPT_EPOCHS))
+    """The last ones, with their numbers as ``epoch``; read once the training has ended."""
 
     def on_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """`TrainConfig.on_epoch`."""
         self.check_cancelled()
         self.metrics = finite_metrics(metrics)[0]
         self.epoch = int(epoch)
+        self.epochs.append({"epoch": self.epoch} | self.metrics | {"epoch": self.epoch})
+        self.told(self.epoch, self.metrics)
 
     def check_cancelled(self) -> None:
         """`TrainConfig.check_cancelled`."""
@@ -75,6 +113,7 @@ def train(trainer: Trainer, base: LoadedModel, round_number: int, task: TrainTas
         "round %d: training begins: %d epochs, batches of %d, learning rate %g",
         round_number, config.epochs, config.batch_size, config.learning_rate,
     )  # fmt: skip
+    progress.told = epoch_teller(round_number, config.epochs)
     update = trainer.train(
         params,
         TrainConfig(
@@ -96,9 +135,15 @@ def train(trainer: Trainer, base: LoadedModel, round_number: int, task: TrainTas
     metrics, left_out = finite_metrics(update.metrics)
     if left_out:
         _log.warning("round %d: metrics left out because they are not finite: %s", round_number, left_out)
-    told = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()) or "no metrics"
+    told = _words(metrics)
     _log.info("round %d: trained on %d examples in %.2f s: %s", round_number, update.num_examples, seconds, told)
-    return Parcel(body=body_of(delta), examples=int(update.num_examples), metrics=metrics, train_seconds=seconds)
+    return Parcel(
+        body=body_of(delta),
+        examples=int(update.num_examples),
+        metrics=metrics,
+        train_seconds=seconds,
+        epochs=tuple(progress.epochs),
+    )
 
 
 def _epoch_ended(progress: Progress, round_number: int, epochs: int, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -111,15 +156,31 @@ def initial(trainer: Trainer, given: LoadedModel | None, task: InitTask) -> Parc
     """Make the initial model: the given one, if the job starts from a checkpoint, else the trainer's.
 
     Raises:
+        ArchitectureError: The given one has other tensors than the trainer's own.
         ClientError: The trainer returned something else than a model.
         Exception: Whatever the trainer raised.
     """
     began = time.perf_counter()
-    made = trainer.init(task.seed) if given is None else given.params
-    checked = checked_params(made, what="init" if given is None else "the model file")
+    checked = checked_params(trainer.init(task.seed))
+    if given is not None:
+        checked = _fitting(checked_params(given.params, what="the checkpoint"), checked)
     params = {name: np.array(array) for name, array in checked.items()}  # the trainer may use its arrays again
     seconds = time.perf_counter() - began
     return Parcel(body=body_of(params), examples=announced_examples(trainer) or 1, train_seconds=seconds)
+
+
+def _fitting(given: Params, own: Params) -> Params:
+    """Return the given model, if it has the tensors of the trainer's own.
+
+    Raises:
+        ArchitectureError: It has not; names the first that differs.
+    """
+    try:
+        compare_manifest(Manifest.of_arrays(own), Manifest.of_arrays(given))
+    except Refusal as refusal:
+        message = f"the checkpoint of model.initFrom does not fit the model: {refusal.detail}"
+        raise ArchitectureError(message) from refusal
+    return given
 
 
 def evaluate(trainer: Trainer, model: LoadedModel, task: EvaluateTask) -> tuple[Metrics, list[str]]:

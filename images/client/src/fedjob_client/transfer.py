@@ -6,7 +6,7 @@ are read, and believed only when their digest is right.
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,6 +71,8 @@ class Parcel:
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     train_seconds: float = 0.0
+    epochs: Sequence[Mapping[str, float]] = ()
+    """Metrics after each epoch, with its number as ``epoch``."""
 
 
 class Transfer:
@@ -107,15 +109,14 @@ class Transfer:
             TransferError: It did not come, is too large, or is another one.
         """
         timeout = _timeout()
+        url = self._url(model.url)
+        headers = {"Accept-Encoding": "identity", **self._authority()}
+        if model.permit is not None:
+            headers[routes.TOKEN_HEADER] = model.permit  # in the place of the own token, whatever that is
         try:
             async with (
                 asyncio.timeout(max(seconds, SHORTEST_TRY_SECONDS)),
-                self._session.get(
-                    self._url(model.url),
-                    headers={"Accept-Encoding": "identity", **self._authority()},
-                    timeout=timeout,
-                    allow_redirects=False,
-                ) as response,
+                self._session.get(url, headers=headers, timeout=timeout, allow_redirects=False) as response,
             ):
                 if response.status != HTTPStatus.OK:
                     raise await _refusal(response)
@@ -146,6 +147,7 @@ class Transfer:
             routes.EXAMPLES_HEADER: str(parcel.examples),
             routes.DIGEST_HEADER: parcel.body.digest,
             routes.METRICS_HEADER: metrics_header(parcel.metrics),
+            routes.EPOCHS_HEADER: epochs_header(parcel.epochs),
             routes.SECONDS_HEADER: f"{parcel.train_seconds:.6f}",
             **self._authority(),
         }
@@ -288,6 +290,19 @@ def metrics_header(metrics: Mapping[str, float]) -> str:
             break
         text = longer
     return text
+
+
+def epochs_header(epochs: Sequence[Mapping[str, float]]) -> str:
+    """Metrics of epochs as JSON in ASCII: of many some, evenly spaced, as many as fit; the last is always there."""
+    most = min(len(epochs), routes.MAX_EPOCH_METRICS)
+    while most > 0:
+        places = [len(epochs) - 1 - round(step * (len(epochs) - 1) / max(most - 1, 1)) for step in range(most)]
+        kept = [{name: float(f"{value:.6g}") for name, value in epochs[place].items()} for place in reversed(places)]
+        text = json.dumps(kept, allow_nan=False, separators=(",", ":"))
+        if len(text) <= routes.MAX_METRICS_HEADER_BYTES:
+            return text
+        most //= 2
+    return "[]"
 
 
 async def _read_model(response: aiohttp.ClientResponse, model: ModelSource) -> tuple[bytearray, str]:

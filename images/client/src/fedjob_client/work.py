@@ -1,7 +1,7 @@
 """What the client's task machine talks about: work, destinations, events that come in, commands that go out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from fedjob_protocol.reasons import Reason
@@ -14,7 +14,7 @@ class WorkId:
     job_uid: str
     round: int
     base_digest: str | None
-    """Digest of the model to train; ``None`` in round 0, where there is none yet."""
+    """Digest of the model to train; in round 0 of the other job's model to begin with, or ``None``."""
     config_digest: str
     """Digest of the hyperparameters and the seed."""
 
@@ -26,6 +26,8 @@ class ModelSource:
     url: str
     digest: str
     max_bytes: int
+    permit: str | None = field(default=None, repr=False)
+    """Shown instead of the job's own token, which another job's aggregator must not see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posted:
-    """A task was posted; ``model`` is ``None`` in round 0."""
+    """A task was posted; ``model`` is ``None`` in a round 0 that begins with no other job's model."""
 
     work: WorkId
     model: ModelSource | None

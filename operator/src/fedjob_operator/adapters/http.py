@@ -21,11 +21,13 @@ from fedjob_operator.core.actions import (
     DeletePod,
     Evaluate,
     FetchInfo,
+    FindOrigin,
     ListReplaced,
     OpenRound,
     ReadState,
     RecordEvaluation,
     ReportFailure,
+    ServeModel,
     StartTask,
     TurnAway,
     WatchRound,
@@ -135,7 +137,7 @@ class HttpPrograms:
             case RecordEvaluation():
                 url = action.url + routes.evaluation_path(action.round)
                 return await self._call(RoundView, "PUT", url, action.evaluation)
-            case CreatePod() | DeletePod() | CheckPods() | DeleteJob():
+            case CreatePod() | DeletePod() | CheckPods() | DeleteJob() | FindOrigin() | ServeModel():
                 raise TypeError(f"{action.key} is no HTTP call")
 
     async def _perform_on_client(self, action: OnClient) -> Answer:

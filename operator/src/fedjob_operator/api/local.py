@@ -52,6 +52,7 @@ def local_notes(job: FederatedJob) -> list[Problem]:
         "spec.aggregator.template": spec.aggregator.template,
         "spec.evaluation.gpus": spec.evaluation.gpus,
         "spec.evaluation.template": spec.evaluation.template,
+        "spec.serve": spec.serve.replicas,
         "spec.ttlSecondsAfterFinished": spec.ttl_seconds_after_finished is not None,
     }
     return [Problem(path, "is ignored on this machine") for path, given in ignored.items() if given]
@@ -59,12 +60,10 @@ def local_notes(job: FederatedJob) -> list[Problem]:
 
 def _running(spec: FederatedJobSpec) -> Iterator[Problem]:
     origin = spec.model.init_from
-    if origin is not None and origin.file is None:
-        yield Problem("spec.model.initFrom", "only file can be used on this machine")
+    if origin is not None and origin.claim is not None:
+        yield Problem("spec.model.initFrom.claim", "is a volume of a cluster; use file or federatedJob")
     if spec.suspend:
         yield Problem("spec.suspend", "is true; on this machine, interrupt the run and go on with --resume")
-    if spec.serve.replicas:
-        yield Problem("spec.serve.replicas", f"{spec.serve.replicas}, but this machine serves with `fedjob predict`")
 
 
 def _group(index: int, group: ClientGroup) -> Iterator[Problem]:

@@ -164,8 +164,9 @@ class Evaluation(SpecModel):
     period_rounds: NumRounds = 1
     """Evaluate after every n-th round, and after the last. Default 1."""
     modes: tuple[EvaluationMode, ...] = Field(default=(EvaluationMode.EVALUATOR,), max_length=2)
-    """Evaluator (a client program with held-out data and no training), Clients (each on its own held-out data), both,
-    or an empty list for no evaluation. Default Evaluator."""
+    """Evaluator (a client program with held-out data and no training), Clients (each on its own held-out data;
+    means are weighted by examples, and with both they are called `clients/accuracy`), both, or an empty list for no
+    evaluation. Default Evaluator."""
     deadline_seconds: Seconds = 600
     """Time limit of one evaluation, in seconds; after it training goes on, unless `stop` needs the result. May be
     changed. Default 600."""
@@ -226,7 +227,8 @@ class FederatedJobSpec(SpecModel):
     """Who evaluates committed models. Immutable but for deadline, GPUs and template. Default: an evaluator after every
     round."""
     objective: Objective | None = None
-    """What the job is after; decides which model is the best. Immutable. Default: the newest model counts."""
+    """What the job is after; decides which model is the best, which a round begins from once when the training
+    diverges. Immutable. Default: the newest model counts, and nothing is done about divergence."""
     stop: Stop | None = None
     """When to stop before the last round; needs an objective. May be changed. Default: after the last round."""
     suspend: Bool = False

@@ -225,6 +225,54 @@ class CommittedModel(StatusModel):
     """File of the checkpoint, on the aggregator's volume or in the folder of `fedjob run`."""
 
 
+class Origin(StatusModel):
+    """The checkpoint of another job that this one begins with: written before anything is made of it."""
+
+    job: Label
+    """Name of the other job."""
+    uid: Text
+    """Unique id of the other job: one that is made anew under its name is not taken for it."""
+    round: RoundNumber
+    """The other job's round that committed the model."""
+    digest: Digest
+    """Digest of the checkpoint."""
+    path: Path | None = None
+    """File of the checkpoint, where it is on the same machine; else it is fetched from the other job's aggregator."""
+
+
+class Recovery(StatusModel):
+    """The round that began from the best model after the training diverged; there is at most one."""
+
+    round: RoundNumber
+    """Number of the round."""
+    base: CommittedModel
+    """The model that it began from."""
+    learning_rate_factor: Number = 0.5
+    """What `training.learningRate` is multiplied by from this round on."""
+
+
+class Divergence(StatusModel):
+    """How far the loss of the last models is from the lowest one; kept where the job has an objective."""
+
+    lowest_loss: Number | None = None
+    """The lowest loss so far."""
+    rounds: NumClients = 0
+    """Evaluated models in a row whose loss is over ten times the lowest; one that is not finite counts three."""
+    recovery: Recovery | None = None
+    """The round that began from the best model, if there was one."""
+
+
+class Serving(StatusModel):
+    """The servers of ``/predict`` of a complete job."""
+
+    replicas: Annotated[int, Whole(0, 100)]
+    """Servers that are wanted."""
+    service: Text
+    """Name of the Service that they answer at, and of their Deployment."""
+    model: CommittedModel
+    """The model that they serve: the best, or without an objective the newest."""
+
+
 class StandbyStatus(StatusModel):
     """One standby, as the leader sees it."""
 
@@ -314,8 +362,14 @@ class FederatedJobStatus(StatusModel):
     """The best model so far, by the objective."""
     last_improvement: BestModel | None = None
     """The last model that improved by more than stop.minDelta; stop.patienceRounds counts from it."""
+    divergence: Divergence | None = None
+    """Whether the training diverges; unset while nothing was evaluated."""
     model: CommittedModel | None = None
     """The newest committed model."""
+    origin: Origin | None = None
+    """With `model.initFrom.federatedJob`: the checkpoint of the other job that this one begins with."""
+    serving: Serving | None = None
+    """The servers of ``/predict``; unset where none were asked for."""
     aggregator: AggregatorStatus | None = None
     """The aggregators."""
     images: Images | None = None

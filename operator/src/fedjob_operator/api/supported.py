@@ -66,11 +66,7 @@ def image_in(template: Mapping[str, Any] | None, container: str) -> str | None:
 def _cluster(spec: FederatedJobSpec) -> Iterator[Problem]:
     origin = spec.model.init_from
     if origin is not None and origin.file is not None:
-        yield Problem("spec.model.initFrom.file", "is a file of one machine; use claim")
-    if origin is not None and origin.federated_job is not None:
-        yield Problem("spec.model.initFrom.federatedJob", "is not supported yet; use claim")
-    if spec.serve.replicas:
-        yield Problem("spec.serve.replicas", f"{spec.serve.replicas}, but serving is not supported yet")
+        yield Problem("spec.model.initFrom.file", "is a file of one machine; use claim or federatedJob")
 
 
 def _names(spec: FederatedJobSpec, models: Collection[str] | None, data: Collection[str] | None) -> Iterator[Problem]:
@@ -120,5 +116,3 @@ def _running(spec: FederatedJobSpec) -> Iterator[Problem]:
     if len(outside) == len(spec.client_groups) and spec.model.init_from is not None:
         message = "is read by a client that is started here, and all groups are external; add a group with replicas"
         yield Problem("spec.model.initFrom", message)
-    if EvaluationMode.CLIENTS in spec.evaluation.modes:
-        yield Problem("spec.evaluation.modes", "Clients is not supported yet; use Evaluator, or [] for no evaluation")

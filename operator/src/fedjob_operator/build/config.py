@@ -8,10 +8,17 @@ from fedjob_protocol.config import ClientConfig, DataConfig, Device, ModelConfig
 from fedjob_protocol.messages import Base
 
 EVALUATOR_NAME = "evaluator"
+SERVER_NAME = "server"
 
 
 def client_config(
-    job: FederatedJob, *, role: PodRole, index: int, trainer_path: str | None = None, model_file: str | None = None
+    job: FederatedJob,
+    *,
+    role: PodRole,
+    index: int,
+    trainer_path: str | None = None,
+    model_file: str | None = None,
+    model_digest: str | None = None,
 ) -> ClientConfig:
     """Return what one client, or the evaluator, is told about its job.
 
@@ -21,6 +28,7 @@ def client_config(
         index: The client's index; 0 for the evaluator.
         trainer_path: Folder that a trainer of the user's own is imported from.
         model_file: Checkpoint that the initial model is taken from, or that is served.
+        model_digest: Its digest, where it is known.
 
     Raises:
         pydantic.ValidationError: The spec holds what no client can be told.
@@ -44,13 +52,27 @@ def client_config(
         trainer_path=trainer_path if group.trainer else None,
         device=Device(group.device),
         model_file=model_file,
+        model_digest=model_digest,
     )
 
 
 def predictor_config(job: FederatedJob, *, model: Base, model_file: str, trainer_path: str | None) -> ClientConfig:
     """Return the configuration of a process that only answers ``/predict`` with a committed model."""
-    config = client_config(job, role=PodRole.EVALUATOR, index=0, trainer_path=trainer_path, model_file=model_file)
-    return config.model_copy(update={"model_digest": model.digest})
+    return client_config(
+        job,
+        role=PodRole.EVALUATOR,
+        index=0,
+        trainer_path=trainer_path,
+        model_file=model_file,
+        model_digest=model.digest,
+    )
+
+
+def server_config(job: FederatedJob, *, model: Base, model_url: str) -> ClientConfig:
+    """Return the configuration of a server of a complete job's model."""
+    config = client_config(job, role=PodRole.EVALUATOR, index=0, model_digest=model.digest)
+    update = {"role": Role.SERVER, "name": SERVER_NAME, "group": SERVER_NAME, "model_url": model_url}
+    return config.model_copy(update={**update, "max_model_bytes": job.spec.model.max_bytes})
 
 
 def _group(job: FederatedJob, index: int) -> ClientGroup:

@@ -22,6 +22,8 @@ INDEX_LABEL: Final = f"{GROUP}/index"
 ORDINAL_LABEL: Final = f"{GROUP}/ordinal"
 GROUP_LABEL: Final = f"{GROUP}/group"
 
+SERVER_ROLE: Final = "server"
+"""Value of `ROLE_LABEL` of the servers of a complete job's model; the operator neither makes nor counts their pods."""
 CLIENT_CONTAINER: Final = "client"
 """Name of the container of clients and evaluators; templates refer to it."""
 AGGREGATOR_CONTAINER: Final = "aggregator"
@@ -64,9 +66,19 @@ def secret_name(job: FederatedJob) -> str:
     return _of_this_job(job, "token")
 
 
+def serve_policy_name(job: FederatedJob) -> str:
+    """Name of the NetworkPolicy of the job's servers."""
+    return _of_this_job(job, "serve")
+
+
 def policy_name(job: FederatedJob) -> str:
     """Name of the job's NetworkPolicy."""
     return _of_this_job(job, "pods")
+
+
+def origin_policy_name(job: FederatedJob) -> str:
+    """Name of the NetworkPolicy that lets the job fetch another job's model."""
+    return _of_this_job(job, "origin")
 
 
 def registration_policy_name(job: FederatedJob) -> str:

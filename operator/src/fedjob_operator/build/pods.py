@@ -27,7 +27,7 @@ from fedjob_operator.core.devices import GPU_RESOURCE, gpu_limits
 from fedjob_operator.core.leadership import replica_name
 from fedjob_operator.core.observed import PodRole
 from fedjob_operator.core.pods import group_of, pod_name
-from fedjob_protocol.config import CONFIG_VARIABLE, TERMINATION_LOG_VARIABLE, TOKEN_VARIABLE
+from fedjob_protocol.config import CONFIG_VARIABLE, TERMINATION_LOG_VARIABLE, TOKEN_VARIABLE, ClientConfig
 from fedjob_protocol.registration import EXTERNAL_GROUPS_VARIABLE, registration_variable
 from fedjob_protocol.routes import AGGREGATOR_PORT, CLIENT_PORT, HEALTH_PATH, METRICS_PORT, READY_PATH
 
@@ -95,6 +95,25 @@ def _finished(job: FederatedJob, action: CreatePod, pod: Document) -> Document:
         },
         "spec": spec,
     }
+
+
+def server_pod(job: FederatedJob, config: ClientConfig, settings: PodSettings) -> Document:
+    """Return the template of the servers of the job's model, with the evaluator's template laid over it.
+
+    Raises:
+        ValueError: As `build_pod`.
+    """
+    group = _group(job, 0)
+    image = group.image or _pinned(job).client or settings.client_image
+    container = _client_container(job, config, image, settings.client_resources, settings)
+    pod = merged({"spec": _pod_spec(container, [], settings)}, job.spec.evaluation.template or {})
+    spec = _mapping(pod.get("spec"), "template.spec")
+    spec["restartPolicy"] = "Always"  # a Deployment takes no other
+    _hide_gpus(_main_container(spec, PodRole.EVALUATOR))
+    given = pod.get("metadata")
+    metadata: Document = given if isinstance(given, dict) else {}
+    annotations = {"annotations": metadata["annotations"]} if metadata.get("annotations") else {}
+    return {"metadata": {"labels": _labels(metadata), **annotations}, "spec": spec}
 
 
 def refused_service_account(pod: Document, settings: PodSettings) -> str | None:
@@ -177,12 +196,24 @@ def _client(job: FederatedJob, action: CreatePod, settings: PodSettings) -> Docu
         index=action.index,
         model_file=f"{INIT_FOLDER}/{claim.path.lstrip('/')}" if claim else None,
     )
+    image = group.image or _pinned(job).client or settings.client_image
+    container = _client_container(job, config, image, _with_gpus(settings.client_resources, _gpus(job, action)), settings)
+    volumes = [] if is_evaluator else _claimed(job, group, action.index)
+    if claim:
+        container["volumeMounts"].append({"name": "init", "mountPath": INIT_FOLDER, "readOnly": True})
+        volumes.append({"name": "init", "persistentVolumeClaim": {"claimName": claim.name, "readOnly": True}})
+    return {"spec": _pod_spec(container, volumes, settings)}
+
+
+def _client_container(
+    job: FederatedJob, config: ClientConfig, image: str, resources: Mapping[str, Any], settings: PodSettings
+) -> Document:
     container = _container(
         job,
         name=CLIENT_CONTAINER,
-        image=group.image or _pinned(job).client or settings.client_image,
+        image=image,
         port=CLIENT_PORT,
-        resources=_with_gpus(settings.client_resources, _gpus(job, action)),
+        resources=resources,
         environment={
             CONFIG_VARIABLE: config.model_dump_json(by_alias=True, exclude_none=True),
             "FEDJOB_CLIENT_INDEX": str(config.index),
@@ -195,11 +226,7 @@ def _client(job: FederatedJob, action: CreatePod, settings: PodSettings) -> Docu
     # No liveness probe: a trainer may keep the interpreter to itself for minutes; a hung client is the business of the
     # round's deadline. For the same reason one that was ready stays so for a while without an answer.
     container["readinessProbe"] = _probe(READY_PATH, failureThreshold=60)
-    volumes = [] if is_evaluator else _claimed(job, group, action.index)
-    if claim:
-        container["volumeMounts"].append({"name": "init", "mountPath": INIT_FOLDER, "readOnly": True})
-        volumes.append({"name": "init", "persistentVolumeClaim": {"claimName": claim.name, "readOnly": True}})
-    return {"spec": _pod_spec(container, volumes, settings)}
+    return container
 
 
 def _claimed(job: FederatedJob, group: ClientGroup, index: int) -> list[Document]:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.api.v1alpha1 import FederatedJob, Origin
 from fedjob_operator.build.names import (
     JOB_UID_LABEL,
     ROLE_LABEL,
     job_labels,
+    origin_policy_name,
     owner,
     policy_name,
     registration_policy_name,
@@ -68,5 +69,34 @@ def registration_policy(job: FederatedJob) -> dict[str, Any]:
             "podSelector": {"matchLabels": labels},
             "policyTypes": ["Ingress"],
             "ingress": [{"ports": [{"port": "http", "protocol": "TCP"}]}],
+        },
+    }
+
+
+def origin_policy(job: FederatedJob, origin: Origin) -> dict[str, Any]:
+    """Return the policy that lets the job's clients reach the aggregator of the job that it begins with.
+
+    Policies add up, and this one goes with the job that needs it: the other job's own stays as it is.
+    """
+    aggregators = {JOB_UID_LABEL: origin.uid, ROLE_LABEL: PodRole.AGGREGATOR.value}
+    clients = {JOB_UID_LABEL: job.metadata.uid, ROLE_LABEL: PodRole.CLIENT.value}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": origin_policy_name(job),
+            "namespace": job.metadata.namespace,
+            "labels": job_labels(job),
+            "ownerReferences": [owner(job)],
+        },
+        "spec": {
+            "podSelector": {"matchLabels": aggregators},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {
+                    "ports": [{"port": "http", "protocol": "TCP"}],
+                    "from": [{"podSelector": {"matchLabels": clients}}],
+                }
+            ],
         },
     }

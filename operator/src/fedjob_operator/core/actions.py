@@ -6,6 +6,7 @@ idempotent by protocol. ``key`` names an action; one that is under way is not st
 
 from dataclasses import dataclass
 
+from fedjob_operator.api.v1alpha1 import JobCheckpoint, Origin
 from fedjob_operator.core.observed import PodRole
 from fedjob_protocol.config import ClientConfig
 from fedjob_protocol.messages import (
@@ -69,6 +70,35 @@ class DeleteJob:
     def key(self) -> str:
         """Identity of the action."""
         return "delete-job"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeModel:
+    """Have so many servers of a complete job's model; what is there already is changed to that."""
+
+    replicas: int
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"serve/{self.replicas}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindOrigin:
+    """Look for the other job's checkpoint that this job begins with, and for where it is served."""
+
+    ask: JobCheckpoint
+    """What the spec names."""
+    attempt: int
+    """Of round 0, for which its address is needed; 0 before there is one."""
+    origin: Origin | None
+    """What was found before: the same is looked for."""
+
+    @property
+    def key(self) -> str:
+        """Identity of the action."""
+        return f"origin/{self.attempt}/{self.origin.digest if self.origin else '-'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,9 +240,11 @@ class ReportFailure(Call):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluate(Call):
-    """Let the evaluator evaluate a committed model, and wait for its answer."""
+    """Let the evaluator, or a client, evaluate a committed model, and wait for its answer."""
 
     task: EvaluateTask
+    client: int | None = None
+    """Index of the client; ``None`` is the evaluator."""
 
     @property
     def key(self) -> str:
@@ -239,6 +271,8 @@ Action = (
     | DeletePod
     | CheckPods
     | DeleteJob
+    | FindOrigin
+    | ServeModel
     | FetchInfo
     | ConfigureClient
     | TurnAway

@@ -12,8 +12,9 @@ from fedjob_operator.api.v1alpha1 import (
     Metric,
     RecentRound,
 )
+from fedjob_operator.core.divergence import watched
 from fedjob_operator.core.scene import Scene
-from fedjob_operator.core.stopping import improves, restarts_patience, usable_metrics
+from fedjob_operator.core.stopping import improves, is_due, restarts_patience, usable_metrics
 from fedjob_protocol.layout import checkpoint_name
 from fedjob_protocol.messages import Judgement, RoundRecord
 
@@ -33,6 +34,8 @@ def adopt(scene: Scene, record: RoundRecord) -> FederatedJobStatus:
         "current_round": None,
         "failed_attempts": 0,
     }
+    if is_due(scene.spec, record.round):
+        update["divergence"] = watched(scene.spec, status.divergence, metrics, record.evaluation_problem)
     if metrics:
         update["metrics"] = row.metrics
         if scene.spec.objective and scene.spec.objective.metric in metrics:

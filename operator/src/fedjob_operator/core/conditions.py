@@ -21,6 +21,8 @@ MAX_CONDITIONS = 16
 _ORDER = MappingProxyType({kind.value: place for place, kind in enumerate(ConditionType)})
 _UNSPECIFIC = frozenset({Reason.WAITING_FOR_CLIENTS, Reason.AGGREGATOR_STARTING})
 """Reasons for not being ready that name nothing to mend."""
+_BEFORE_PODS = frozenset({Reason.STARTUP_DEADLINE_EXCEEDED, Reason.INITIAL_MODEL_PENDING})
+"""Why a job that starts has no pods at all."""
 _OVER = frozenset({ConditionType.COMPLETE, ConditionType.FAILED})
 
 
@@ -129,7 +131,7 @@ def _condition_that_matters(status: FederatedJobStatus, phase: Phase) -> Conditi
             return accepted
         case Phase.SUSPENDING | Phase.SUSPENDED:
             return status.condition(ConditionType.SUSPENDED)
-        case Phase.STARTING if progressing and progressing.reason == Reason.STARTUP_DEADLINE_EXCEEDED:
+        case Phase.STARTING if progressing and progressing.reason in _BEFORE_PODS:
             return progressing
     unready = [
         condition

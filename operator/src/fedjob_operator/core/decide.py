@@ -14,6 +14,7 @@ from fedjob_operator.core.acceptance import accept, accepted, as_accepted, forge
 from fedjob_operator.core.actions import Action
 from fedjob_operator.core.conditions import describe, finish, is_finished, is_suspended
 from fedjob_operator.core.contradictions import contradiction
+from fedjob_operator.core.divergence import diverges
 from fedjob_operator.core.external import farewells
 from fedjob_operator.core.finished import look_after
 from fedjob_operator.core.leadership import lead
@@ -25,11 +26,12 @@ from fedjob_operator.core.pods import plan_pods, release_pods, wanted_clients
 from fedjob_operator.core.quorum import DEFINITIVE, may_start, missing_clients
 from fedjob_operator.core.readiness import observe
 from fedjob_operator.core.replacement import listening, with_replacements
-from fedjob_operator.core.rounds import drive, intend
+from fedjob_operator.core.rounds import begin_again, drive, intend
 from fedjob_operator.core.scene import Scene, Step, failed
 from fedjob_operator.core.startup import wait_to_retry, watch_startup
 from fedjob_operator.core.stopping import verdict
 from fedjob_operator.core.suspension import resume, suspend
+from fedjob_operator.core.warm_start import await_origin
 from fedjob_protocol.reasons import Reason
 
 
@@ -106,6 +108,8 @@ def _unfinished(job: FederatedJob, seen: Observed, now: datetime, platform: Plat
         job = job.model_copy(update={"status": now_accepted})
     if status.start_time is None and status.startup and status.startup.retry_at:
         return wait_to_retry(job, status.startup, seen, now, platform)
+    if waiting := await_origin(job, seen, now):
+        return waiting
     return _train(job, seen, now, platform)
 
 
@@ -158,6 +162,8 @@ def _next(scene: Scene, step: Step) -> Step:
         return Step(status=finish(step.status, failed=False, reason=done[0], message=done[1], now=scene.now))
     if broken := _too_few_left(scene):
         return failed(scene, step.status, *broken)
+    if diverges(step.status):
+        return begin_again(scene, step.status)
     if step.status.start_time is None:
         start, at = may_start(scene.job, scene.pods, scene.now)
         if not start:

@@ -12,6 +12,7 @@ from fedjob_operator.core.platform import Platform
 from fedjob_operator.core.pods import newest_aggregator, release_pods, serve_model
 from fedjob_operator.core.readiness import leader
 from fedjob_operator.core.scene import Step
+from fedjob_operator.core.serving import serve
 from fedjob_protocol.reasons import Reason
 
 _NOTHING_TO_SERVE = frozenset({Reason.FOREIGN_VOLUME, Reason.CHECKPOINT_LOST})
@@ -29,8 +30,9 @@ def look_after(job: FederatedJob, seen: Observed, now: datetime, platform: Platf
             end
         )
     actions, due = serve_model(job, seen, now)
-    step = Step(status=_seen(job, seen, now, platform), actions=(*release_pods(seen), *actions))
-    return step.waking(earliest(end, due))
+    servers = serve(job, seen, now, _seen(job, seen, now, platform))
+    step = Step(status=servers.status, actions=(*release_pods(seen), *actions, *servers.actions))
+    return step.waking(earliest(end, due)).waking(servers.wake_at)
 
 
 def finished_at(status: FederatedJobStatus, now: datetime) -> datetime:

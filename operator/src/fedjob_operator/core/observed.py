@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from fedjob_operator.api.v1alpha1 import Origin
 from fedjob_protocol.clients import RegisteredClient
 from fedjob_protocol.messages import AggregatorState, ClientInfo, EvaluationView, RoundView
 from fedjob_protocol.reasons import Reason
@@ -86,6 +87,32 @@ class PodCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OriginSeen:
+    """What was found of another job's checkpoint that this job begins with."""
+
+    attempt: int
+    """Of round 0, for which it was looked for."""
+    origin: Origin | None = None
+    """The checkpoint; ``None`` while there is none, or for good."""
+    message: str = ""
+    """Why there is none."""
+    is_final: bool = False
+    """Whether there will never be one."""
+    url: str | None = None
+    """Where the other job's aggregator answers."""
+    permit: str | None = field(default=None, repr=False)
+    """What lets this one model be read there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServersSeen:
+    """How many servers of its model a complete job was last seen to ask for."""
+
+    replicas: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAck:
     """A client accepted a task; dropped from memory at a restart of the operator, which then posts the task again."""
 
@@ -133,8 +160,14 @@ class Observed:
     """By client index: the last task that it accepted."""
     evaluation: EvaluationView | None = None
     """The newest answer of the evaluator."""
+    client_evaluations: Mapping[int, EvaluationView] = field(default_factory=dict)
+    """By client index: its newest answer."""
     pod_check: PodCheck | None = None
     """The newest answer to `CheckPods`."""
+    origin: OriginSeen | None = None
+    """The newest answer to `FindOrigin`."""
+    servers: ServersSeen | None = None
+    """The newest answer to `ServeModel`."""
     registered: Mapping[int, RegisteredClient] | None = None
     """By client index: who registered itself; ``None`` until the aggregator was asked."""
     configured: frozenset[str] = frozenset()

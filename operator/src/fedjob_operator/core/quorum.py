@@ -21,6 +21,7 @@ DEFINITIVE = frozenset(
         Reason.UPDATE_REFUSED,
         Reason.STRATEGY_FAILED,
         Reason.INIT_FAILED,
+        Reason.ARCHITECTURE_MISMATCH,
         Reason.INVALID_SPEC,
         Reason.PROTOCOL_MISMATCH,
     }

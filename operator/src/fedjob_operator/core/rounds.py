@@ -17,6 +17,7 @@ from fedjob_operator.api.v1alpha1 import (
 )
 from fedjob_operator.core.actions import ReportFailure, WatchRound
 from fedjob_operator.core.adoption import adopt
+from fedjob_operator.core.divergence import describe_divergence, recovered
 from fedjob_operator.core.evaluation import evaluate
 from fedjob_operator.core.leadership import await_standbys
 from fedjob_operator.core.moments import after
@@ -26,6 +27,7 @@ from fedjob_operator.core.quorum import at_hand, definitive_reason, draw, missin
 from fedjob_operator.core.scene import Scene, Step, failed, progressing
 from fedjob_operator.core.tasks import open_round, start_task
 from fedjob_operator.core.turns import takes_turns
+from fedjob_operator.core.warm_start import search_for_model
 from fedjob_protocol.errors import KINDS, Word
 from fedjob_protocol.messages import AggregatorState, FailureReport, RoundView
 from fedjob_protocol.reasons import Reason
@@ -39,6 +41,15 @@ def intend(scene: Scene, status: FederatedJobStatus) -> Step:
         message = _who_is_missing(scene)
         return Step(status=progressing(scene, status, holds=False, reason=Reason.WAITING_FOR_CLIENTS, message=message))
     return Step(status=_intent(scene, status, number=number, attempt=1, redraw=0))
+
+
+def begin_again(scene: Scene, status: FederatedJobStatus) -> Step:
+    """The training diverged: the next round begins from the best model, once; the second time the job fails."""
+    why = describe_divergence(scene.spec, status)
+    recovering = recovered(status, number=status.rounds.committed + 1)
+    if recovering is None:
+        return failed(scene, status, Reason.DIVERGED, why)
+    return intend(scene, recovering)
 
 
 def _enough(scene: Scene, number: int) -> int:
@@ -102,7 +113,7 @@ def _intent(
         status = _started(scene, status)
     status = status.model_copy(update={"current_round": current})
     reason = Reason.ROUND_IN_PROGRESS if current.state is RoundState.OPEN else Reason.PROVISIONING
-    return progressing(scene, status, holds=True, reason=reason, message=_progress_message(current))
+    return progressing(scene, status, holds=True, reason=reason, message=_progress_message(current, status))
 
 
 def _started(scene: Scene, status: FederatedJobStatus) -> FederatedJobStatus:
@@ -119,11 +130,16 @@ def _opened(scene: Scene, current: CurrentRound) -> CurrentRound:
     return current.model_copy(update={"state": RoundState.OPEN, "deadline": deadline})
 
 
-def _progress_message(current: CurrentRound) -> str:
+def _progress_message(current: CurrentRound, status: FederatedJobStatus) -> str:
     if current.number == 0:
         return "making the initial model"
     tries = f", attempt {current.attempt}" if current.attempt > 1 else ""
-    return f"round {current.number}{tries} with {len(current.selected)} clients"
+    recovery = status.divergence.recovery if status.divergence else None
+    origin = ""
+    if recovery is not None and recovery.round == current.number:
+        factor = recovery.learning_rate_factor
+        origin = f", from the model of round {recovery.base.round} with {factor:g} times the learning rate"
+    return f"round {current.number}{tries} with {len(current.selected)} clients{origin}"
 
 
 def _open(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
@@ -135,7 +151,7 @@ def _open(scene: Scene, current: CurrentRound, aggregator: PodView) -> Step:
     if current.state is not RoundState.OPEN:
         opened = _opened(scene, current)
         status = status.model_copy(update={"current_round": opened})
-        message = _progress_message(opened)
+        message = _progress_message(opened, status)
         return Step(status=progressing(scene, status, holds=True, reason=Reason.ROUND_IN_PROGRESS, message=message))
     action = open_round(scene, current, aggregator)
     failure = scene.seen.failures.get(action.key)
@@ -203,7 +219,7 @@ def _provisioning(scene: Scene, current: CurrentRound, absent: list[int]) -> Fed
     blocked = next(
         ((index, item) for index, item in zip(absent, found, strict=True) if item and item.is_specific), None
     )
-    message = _progress_message(current)
+    message = _progress_message(current, status)
     if at_hand(scene.job, scene.pods) < _enough(scene, current.number):
         message = f"{message} waits: {_who_is_missing(scene)}"
         return progressing(scene, status, holds=False, reason=Reason.WAITING_FOR_CLIENTS, message=message)
@@ -223,7 +239,7 @@ def _collect(scene: Scene, current: CurrentRound, aggregator: PodView, view: Rou
         message = f"round {current.number} cannot be committed: {view.storage.message}; trying again"
         status = progressing(scene, status, holds=False, reason=Reason.CHECKPOINT_FAILED, message=message)
     else:
-        message = _progress_message(current)
+        message = _progress_message(current, status)
         status = progressing(scene, status, holds=True, reason=Reason.ROUND_IN_PROGRESS, message=message)
     step = Step(status=status)
     if view.state is AggregatorRound.OPEN:
@@ -271,6 +287,8 @@ def _assign(
     wanted = (pod.incarnation, current.number, scene.job.status.term, current.attempt, view.boot_id)
     if ack and (ack.incarnation, ack.round, ack.term, ack.attempt, ack.boot_id) == wanted:
         return step
+    if current.number == 0 and (search := search_for_model(scene, current.attempt, step)):
+        return search
     task = start_task(scene, current, client=pod, aggregator=aggregator, view=view)
     failure = scene.seen.failures.get(task.key)
     if failure and failure.word in _HOPELESS and pod.boot_id is None:  # outside, it may just have been started again
@@ -337,9 +355,21 @@ def _after_failure(scene: Scene, current: CurrentRound, why: str, *, view: Round
     if count < policy.max_attempts:
         return _redraw(scene, current, count)
     hopeless = definitive_reason(view.failed if view else [], participants=len(current.selected), needed=needed)
+    if hopeless is Reason.NON_FINITE_UPDATE and scene.spec.objective is not None and current.number > 0:
+        return _exploded(scene, current, message)
     if hopeless or policy.on_quorum_loss is OnQuorumLoss.FAIL:
         return failed(scene, status, hopeless or Reason.QUORUM_LOST, message)
     return _wait_for_quorum(scene, current, count, message, needed)
+
+
+def _exploded(scene: Scene, current: CurrentRound, why: str) -> Step:
+    """No model diverged, but the clients' updates did: they are not finite, in each attempt."""
+    status = recovered(scene.job.status, number=current.number, newest=True)
+    if status is None:
+        return failed(scene, scene.job.status, Reason.DIVERGED, why)
+    status = status.model_copy(update={"failed_attempts": 0})
+    again = _intent(scene, status, number=current.number, attempt=current.attempt + 1, redraw=current.redraw + 1)
+    return Step(status=again)
 
 
 def _redraw(scene: Scene, current: CurrentRound, count: int) -> Step:

@@ -5,7 +5,9 @@ from typing import Any
 from fedjob_operator.api.resolve import clients_per_round, min_reports
 from fedjob_operator.api.v1alpha1 import CurrentRound, FederatedJob
 from fedjob_operator.core.actions import OpenRound, StartTask
+from fedjob_operator.core.divergence import base_of_round, learning_rate_factor
 from fedjob_operator.core.observed import PodView
+from fedjob_operator.core.origin import served_origin
 from fedjob_operator.core.pods import group_of
 from fedjob_operator.core.scene import Scene
 from fedjob_operator.core.schedules import learning_rate
@@ -23,6 +25,7 @@ from fedjob_protocol.messages import (
     Strategy,
     TrainingConfig,
     TrainTask,
+    WarmInitTask,
     Weighting,
 )
 from fedjob_protocol.routes import failure_path, model_path, update_path
@@ -42,7 +45,7 @@ def client_name(job: FederatedJob, index: int) -> str:
 
 
 def base_of(job: FederatedJob) -> Base | None:
-    """The committed model that the next round starts from; ``None`` before round 0."""
+    """The committed model; ``None`` before round 0."""
     model = job.status.model
     return Base(round=model.round, digest=model.digest) if model else None
 
@@ -57,7 +60,7 @@ def open_round(scene: Scene, current: CurrentRound, aggregator: PodView) -> Open
         term=job.status.term,
         attempt=current.attempt,
         redraw=current.redraw,
-        base=base_of(job),
+        base=base_of_round(job, current.number),
         participants=_participants(scene, current.selected),
         clients_per_round=wanted,
         min_reports=1 if first else min(min_reports(job.spec), wanted),
@@ -87,7 +90,7 @@ def training_config(job: FederatedJob, *, round_number: int, index: int) -> Trai
     return TrainingConfig(
         epochs=training.epochs,
         batch_size=training.batch_size,
-        learning_rate=learning_rate(job.spec, round_number),
+        learning_rate=learning_rate(job.spec, round_number) * learning_rate_factor(job.status, round_number),
         optimizer=OptimizerConfig(name=training.optimizer.name, parameters=dict(training.optimizer.parameters)),
         proximal_mu=_proximal_mu(job),
         parameters=dict(training.parameters),
@@ -120,10 +123,12 @@ def start_task(
         failure_url=root + failure_path(number, index),
         deadline_seconds=max(remaining, 1.0),
     )
-    base = base_of(job)
+    base = base_of_round(job, number)
     task: TrainTask | InitTask
     if base is None:
         task = InitTask(job_uid=job.metadata.uid, seed=init_seed(seed=job.spec.seed), destination=destination)
+        if origin := served_origin(scene, current.attempt):
+            task = WarmInitTask(**dict(task), origin=origin)
     else:
         task = TrainTask(
             job_uid=job.metadata.uid,

@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from fedjob_operator.adapters.kube.api import CLAIMS, PODS, SECRETS, SERVICES, ApiUnavailableError
+from fedjob_operator.adapters.kube.api import CLAIMS, DEPLOYMENTS, PODS, SECRETS, SERVICES, ApiUnavailableError
 from fedjob_operator.adapters.kube.cache import PodCache
 from fedjob_operator.adapters.kube.pods import GRACE_SECONDS, KubePods, PodSource
 from fedjob_operator.adapters.kube.store import JobKey
+from fedjob_operator.api.v1alpha1 import CommittedModel, Serving
 from fedjob_operator.build.settings import PodSettings, PolicySettings
-from fedjob_operator.core.actions import CreatePod, DeletePod
+from fedjob_operator.core.actions import CreatePod, DeletePod, ServeModel
 from fedjob_operator.core.observed import PodPhase, PodRole
 from fedjob_operator.ports import CallError
 from fedjob_protocol.reasons import Reason
-from tests.support.builders import JobBuilder
+from tests.support.builders import EPOCH, JobBuilder, chain_digest
 from tests.unit.controller.kube.fake_api import FakeApi, refused, unavailable
 
 OLD, NEW = "11111111-old", "22222222-new"
@@ -43,6 +44,7 @@ class Place:
             JobKey(namespace="lab", name="job", uid=uid),
             token=f"token of {uid}",
             failed=lambda: self.failed.append(1),
+            clock=lambda: EPOCH,
         )
 
     def view(self):
@@ -337,3 +339,40 @@ async def test_documents_are_not_shared_between_pods(api, place):
     before = copy.deepcopy(api.find(PODS, "job-aggregator-0-0"))
     await place.pods.create(job(), CLIENT)
     assert api.find(PODS, "job-aggregator-0-0") == before
+
+
+def serving(replicas, **spec):
+    model = CommittedModel(round=2, digest=chain_digest(2))
+    built = job(**spec)
+    wish = Serving(replicas=replicas, service="job-serve", model=model)
+    return built.model_copy(update={"status": built.status.model_copy(update={"serving": wish})})
+
+
+async def test_servers_are_made_with_what_they_need_and_then_only_scaled(api, place):
+    assert (await place.pods.serve(serving(2), ServeModel(replicas=2))).replicas == 2
+    assert made(api) == [
+        ("secrets", "job-22222222-token"),
+        ("services", "job-serve"),
+        ("deployments", "job-serve"),
+    ]
+    await Place(api).pods.serve(serving(2), ServeModel(replicas=2))
+    assert [verb for verb, plural, _ in api.calls if plural == "deployments" and verb in ("update", "replace")] == []
+    await place.pods.serve(serving(0), ServeModel(replicas=0))
+    assert api.find(DEPLOYMENTS, "job-serve")["spec"]["replicas"] == 0
+
+
+async def test_servers_of_another_job_of_the_name_are_not_touched(api, place):
+    old = serving(2).model_copy(update={"metadata": job(OLD).metadata})
+    await Place(api, OLD).pods.serve(old, ServeModel(replicas=2))
+    with pytest.raises(CallError, match="is still going away"):
+        await place.pods.serve(serving(1), ServeModel(replicas=1))
+    assert api.find(DEPLOYMENTS, "job-serve")["spec"]["replicas"] == 2
+
+
+async def test_servers_run_under_no_service_account_that_is_not_allowed(api):
+    place = Place(api, settings=replace(SETTINGS, service_accounts=frozenset({"good"})))
+    evaluation = {"template": {"spec": {"serviceAccountName": "mighty"}}}
+    with pytest.raises(CallError, match="mighty") as caught:
+        await place.pods.serve(serving(1, evaluation=evaluation), ServeModel(replicas=1))
+    assert caught.value.word == Reason.INVALID_POD_TEMPLATE
+    assert made(api) == []

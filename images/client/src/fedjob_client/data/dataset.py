@@ -49,7 +49,7 @@ class Dataset:
 
     Args:
         train: Reads this client's part of the training examples.
-        test: Reads the held-out examples; the same for every client of one data set.
+        test: Reads the held-out examples: of a divided data set this client's part of them, of others all.
         count_classes: Number of classes of the whole data set, or ``None`` for regression.
     """
 

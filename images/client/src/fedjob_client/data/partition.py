@@ -35,6 +35,33 @@ def partition(labels: Array, config: PartitionConfig) -> Array:
     return np.flatnonzero(owners(labels, config) == config.index)
 
 
+def held_out_part(labels: Array, held_out: Array, config: PartitionConfig) -> Array:
+    """Rows of one client's part of the held-out examples, ascending: like its own examples, disjoint from others'.
+
+    Held-out examples of each class are dealt out as the training examples of that class are, so that a client is
+    measured on what it has to do with, whatever the scheme. Values, which have no classes, are dealt out by number.
+
+    Args:
+        labels: Class or value of every training example, ``(n,)``.
+        held_out: Class or value of every held-out example.
+        config: The scheme, which part, of how many.
+
+    Raises:
+        DataError: There are fewer held-out examples than clients, or as `partition`.
+    """
+    if len(held_out) < config.count:
+        raise DataError(f"partition: {len(held_out)} held-out examples cannot be divided among {config.count} clients")
+    owner = owners(labels, config)
+    has_classes = labels.dtype.kind in "iu"
+    dealt = np.empty(len(held_out), dtype=np.int64)
+    for value in np.unique(held_out) if has_classes else [None]:
+        rows = np.flatnonzero(held_out == value) if has_classes else np.arange(len(held_out))
+        sizes = np.bincount(owner[labels == value] if has_classes else owner, minlength=config.count)
+        shares = sizes / sizes.sum() if sizes.sum() else np.full(config.count, 1 / config.count)
+        dealt[rows] = _deal(len(rows), shares)
+    return np.flatnonzero(_filled(dealt, config.count) == config.index)
+
+
 def owners(labels: Array, config: PartitionConfig) -> Array:
     """Part of every example, ``(n,)`` in int64.
 
@@ -107,6 +134,15 @@ def _quantity(examples: int, count: int, alpha: float, generator: np.random.Gene
     proportions = generator.dirichlet(np.full(count, alpha))
     owner[generator.permutation(examples)] = _deal(examples, proportions)
     return owner
+
+
+def _filled(owner: Array, count: int) -> Array:
+    """Give every empty part, lowest first, the last example of the part that is then the largest (lowest at ties)."""
+    filled = owner.copy()
+    for part in np.flatnonzero(np.bincount(owner, minlength=count) == 0):
+        largest = int(np.bincount(filled, minlength=count).argmax())
+        filled[np.flatnonzero(filled == largest)[-1]] = part
+    return filled
 
 
 def _deal(examples: int, proportions: Array) -> Array:

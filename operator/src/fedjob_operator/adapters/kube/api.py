@@ -32,6 +32,7 @@ SECRETS: Final = Kind("api/v1", "secrets")
 CLAIMS: Final = Kind("api/v1", "persistentvolumeclaims")
 EVENTS: Final = Kind("api/v1", "events")
 POLICIES: Final = Kind("apis/networking.k8s.io/v1", "networkpolicies")
+DEPLOYMENTS: Final = Kind("apis/apps/v1", "deployments")
 LEASES: Final = Kind("apis/coordination.k8s.io/v1", "leases")
 
 

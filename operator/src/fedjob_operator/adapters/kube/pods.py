@@ -4,10 +4,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from fedjob_operator.adapters.kube.api import (
     CLAIMS,
+    DEPLOYMENTS,
     PODS,
     POLICIES,
     SECRETS,
@@ -18,18 +20,19 @@ from fedjob_operator.adapters.kube.api import (
     KubeApi,
 )
 from fedjob_operator.adapters.kube.cache import PodCache
-from fedjob_operator.adapters.kube.documents import Document, is_owned_by, label, meta, name_of
+from fedjob_operator.adapters.kube.documents import Document, is_owned_by, label, mapping, meta, name_of
 from fedjob_operator.adapters.kube.store import JobKey
 from fedjob_operator.adapters.kube.view import pod_uid
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.build.external import outside_groups
 from fedjob_operator.build.names import JOB_UID_LABEL, MANAGED_BY_LABEL, MANAGER
 from fedjob_operator.build.pods import build_pod, refused_service_account
-from fedjob_operator.build.policy import network_policy, registration_policy
+from fedjob_operator.build.policy import network_policy, origin_policy, registration_policy
+from fedjob_operator.build.serving import server_deployment, server_policy, server_service
 from fedjob_operator.build.settings import PodSettings
 from fedjob_operator.build.storage import aggregator_claim, aggregator_service, client_claims, token_secret
-from fedjob_operator.core.actions import CreatePod, DeletePod
-from fedjob_operator.core.observed import PodCheck, PodRole, PodView
+from fedjob_operator.core.actions import CreatePod, DeletePod, ServeModel
+from fedjob_operator.core.observed import PodCheck, PodRole, PodView, ServersSeen
 from fedjob_operator.core.pods import needs_evaluator, pod_name
 from fedjob_operator.ports import CallError
 from fedjob_protocol.reasons import Reason
@@ -61,6 +64,7 @@ class KubePods:
         token: The job's token.
         looked: Called at every look at the pods.
         failed: Called after a request that got no usable answer: what was seen before may be out of date.
+        clock: The time, in UTC.
     """
 
     def __init__(
@@ -71,12 +75,14 @@ class KubePods:
         token: str,
         looked: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
+        clock: Callable[[], datetime],
     ) -> None:
         self._api, self._cache, self._settings = source.api, source.cache, source.settings
         self._key = key
         self._token = token
         self._looked = looked
         self._failed = failed
+        self._clock = clock
         self._making = asyncio.Lock()
         self._made: set[str] = set()
 
@@ -119,6 +125,34 @@ class KubePods:
         except ApiError as error:
             self._failed()
             raise _call_error(f"pod {name_of(pod)} cannot be created", error) from error
+
+    async def serve(self, job: FederatedJob, action: ServeModel) -> ServersSeen:
+        """Have so many servers of the job's model: make what is not there, and change how many there are.
+
+        Raises:
+            CallError: It cannot be done now, or the pod's template is not allowed.
+        """
+        serving = job.status.serving
+        if serving is None or serving.replicas != action.replicas:
+            raise CallError("the status asks for another number of servers by now")
+        try:
+            wanted = server_deployment(job, serving, self._settings)
+        except ValueError as error:
+            raise CallError(str(error), word=Reason.INVALID_POD_TEMPLATE) from error
+        if refusal := refused_service_account(wanted["spec"]["template"], self._settings):
+            raise CallError(refusal, word=Reason.INVALID_POD_TEMPLATE)
+        try:
+            await self._create(SECRETS, token_secret(job, self._token))
+            if self._settings.policy is not None:
+                await self._create(POLICIES, server_policy(job))
+            await self._create(SERVICES, server_service(job, serving))
+            found = await self._create(DEPLOYMENTS, wanted)
+            if mapping(found.get("spec")).get("replicas") != serving.replicas:
+                scaled = {**found, "spec": {**mapping(found.get("spec")), "replicas": serving.replicas}}
+                await self._api.replace(DEPLOYMENTS, self._key.namespace, scaled)
+        except ApiError as error:
+            raise _call_error(f"the servers of job {job.metadata.name} cannot be made", error) from error
+        return ServersSeen(replicas=serving.replicas, at=self._clock())
 
     async def delete(self, action: DeletePod) -> None:
         """Delete this very pod; that it is gone already is fine.
@@ -180,6 +214,8 @@ class KubePods:
         ]
         if self._settings.policy is not None:
             documents.append((POLICIES, network_policy(job, self._settings.policy)))
+            if job.status.origin is not None and action.role is PodRole.CLIENT:
+                documents.append((POLICIES, origin_policy(job, job.status.origin)))
             if outside_groups(job):
                 documents.append((POLICIES, registration_policy(job)))
         if action.role is PodRole.AGGREGATOR and (claim := aggregator_claim(job, action.index)) is not None:

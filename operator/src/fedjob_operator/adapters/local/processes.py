@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.build.config import client_config
 from fedjob_operator.build.external import external_groups
-from fedjob_operator.core.actions import CreatePod, DeletePod
+from fedjob_operator.core.actions import CreatePod, DeletePod, ServeModel
 from fedjob_operator.core.leadership import replica_name
-from fedjob_operator.core.observed import Exit, PodCheck, PodPhase, PodRole, PodView
+from fedjob_operator.core.observed import Exit, PodCheck, PodPhase, PodRole, PodView, ServersSeen
 from fedjob_operator.core.pods import leading_index
 from fedjob_operator.ports import CallError
 from fedjob_protocol.config import (
@@ -140,6 +140,14 @@ class LocalPods:
         """Return that nothing is wrong: processes have no templates."""
         return PodCheck(generation=job.metadata.generation or 0)
 
+    async def serve(self, job: FederatedJob, action: ServeModel) -> ServersSeen:
+        """Refuse: a finished job of this machine is not looked after.
+
+        Raises:
+            CallError: Always.
+        """
+        raise CallError(f"job {job.metadata.name}: {action.replicas} servers cannot be had on this machine")
+
     async def close(self) -> None:
         """End all processes: ask all, wait together, kill what is left."""
         children = list(self._children.values())
@@ -169,13 +177,14 @@ class LocalPods:
             member = ["--replica", replica_name(action.index)] if several else []
             place = ["--host", self._settings.host, "--port", str(self._settings.port), "--dir", folder]
             return [*python, "fedjob_aggregator", *place, *member, *(self._settings.sessions or ())], self._outside(job)
-        init_from = job.spec.model.init_from
+        init_from, origin = job.spec.model.init_from, job.status.origin
         config = client_config(
             job,
             role=action.role,
             index=action.index,
             trainer_path=self._settings.trainer_path,
-            model_file=init_from.file if init_from else None,
+            model_file=origin.path if origin else init_from.file if init_from else None,
+            model_digest=origin.digest if origin else None,
         )
         identity = {
             CONFIG_VARIABLE: config.model_dump_json(by_alias=True, exclude_none=True),
