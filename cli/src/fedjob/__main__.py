@@ -2,22 +2,31 @@
 
 import re
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import click
 
+from fedjob.cluster import set_suspended, show_jobs, show_logs, submit, watch
+from fedjob.export import Format
 from fedjob.failure import Failure
 from fedjob.fetch import PUBLISHED, fetch
+from fedjob.kubectl import Kubectl
 from fedjob.lab import run_lab
+from fedjob.models import pull_from_cluster, pull_from_folder
 from fedjob.partition import show_partition
-from fedjob.predict import predict
+from fedjob.predict import Asked, predict, predict_on_cluster
 from fedjob.run import Options as RunOptions
 from fedjob.run import run, validate
 from fedjob.serving import Options, run_server
 from fedjob.show import show_model, show_rounds
 from fedjob.start import init
+from fedjob.tensorboard import write_events
 from fedjob_protocol import __version__
 
+PLUGIN = "kubectl fedjob"
 OUTPUT = click.option(
     "-o",
     "--output",
@@ -28,6 +37,47 @@ OUTPUT = click.option(
 )
 RUN_FOLDER = click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 MANIFEST = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+
+
+TENSORBOARD = click.option(
+    "--tensorboard",
+    "events",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="LOGDIR",
+    help="Write the rounds as event files for TensorBoard, too; needs fedjob[tensorboard].",
+)
+TARGET = click.argument("target", metavar="TARGET")
+JOB = click.argument("name", metavar="NAME")
+CHECKPOINT = click.option(
+    "--checkpoint",
+    "which",
+    default="final",
+    show_default=True,
+    metavar="best|final|N",
+    help="Which model of a run, or of a job: the best, the newest, or that of a round that is kept.",
+)
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _located(*, is_needed: bool) -> Callable[[Command], Command]:
+    """Add the options that say which cluster; the command is given a `Kubectl`, or ``None`` where none is meant."""
+
+    def decorate(command: Command) -> Command:
+        @click.option("-n", "--namespace", help="Namespace of the job on a cluster.  [default: the context's]")
+        @click.option("--context", help="Context of the kubeconfig.  [default: the current one]")
+        @wraps(command)
+        def located(*, namespace: str | None, context: str | None, **given: Any) -> None:
+            is_plugin = click.get_current_context().find_root().info_name == PLUGIN
+            is_meant = is_needed or is_plugin or namespace is not None or context is not None
+            command(**given, kubectl=Kubectl(namespace=namespace, context=context) if is_meant else None)
+
+        return cast("Command", located)
+
+    return decorate
+
+
+CLUSTER = _located(is_needed=True)
+ON_CLUSTER = _located(is_needed=False)
 
 
 def _count(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
@@ -73,12 +123,14 @@ def cli() -> None:
     callback=_address,
     help="Where the aggregator listens, for clients that register themselves.  [default: a free port of this machine]",
 )
+@TENSORBOARD
 @OUTPUT
 def run_command(
     file: Path,
     overrides: tuple[str, ...],
     folder: Path | None,
     resume: bool,
+    events: Path | None,
     listen: tuple[str, int] | None,
     output: str,
 ) -> None:
@@ -87,7 +139,9 @@ def run_command(
     Exit code 0: Complete. 1: Failed. 2: wrong manifest or usage, nothing was started. 130: interrupted, can be resumed.
     """
     as_json = output == "json"
-    options = RunOptions(file=file, overrides=overrides, folder=folder, resume=resume, as_json=as_json, listen=listen)
+    options = RunOptions(
+        file=file, overrides=overrides, folder=folder, resume=resume, events=events, as_json=as_json, listen=listen
+    )
     sys.exit(run(options))
 
 
@@ -144,15 +198,18 @@ def init_command(file: Path) -> None:
 
 @cli.command("rounds")
 @RUN_FOLDER
+@TENSORBOARD
 @OUTPUT
-def rounds_command(folder: Path, output: str) -> None:
+def rounds_command(folder: Path, events: Path | None, output: str) -> None:
     """Show the committed rounds of the run in DIR."""
+    if events is not None:
+        write_events(folder, events)
     show_rounds(folder, as_json=output == "json")
 
 
 @cli.group("model")
 def model_group() -> None:
-    """Look at a run's model."""
+    """Look at models, and take them away."""
 
 
 @model_group.command("show")
@@ -163,24 +220,117 @@ def model_show_command(folder: Path, output: str) -> None:
     show_model(folder, as_json=output == "json")
 
 
+@model_group.command("pull")
+@TARGET
+@CHECKPOINT
+@click.option("--format", "kind", type=click.Choice([kind.value for kind in Format]),
+              default=Format.SAFETENSORS.value, show_default=True,
+              help="safetensors is the checkpoint as it is; pt needs PyTorch.")  # fmt: skip
+@click.option("--output", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Where it goes.  [default: JOB-round-N.FORMAT]")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@ON_CLUSTER
+def model_pull_command(
+    target: str, which: str, kind: str, file: Path | None, force: bool, kubectl: Kubectl | None
+) -> None:
+    """Write a model of the run in folder TARGET, or of the job TARGET on a cluster, and a card beside it.
+
+    The card, FILE.json, says job, seed, rounds, metrics, tensors, and the chain of digests that leads to the model.
+    """
+    wanted = Format(kind)
+    if kubectl is not None:
+        pull_from_cluster(kubectl, target, which=which, kind=wanted, output=file, force=force)
+    else:
+        pull_from_folder(Path(target), which=which, kind=wanted, output=file, force=force)
+
+
 @cli.command("predict")
-@RUN_FOLDER
+@TARGET
 @click.option(
     "--inputs",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="JSON file with a list of inputs, - for standard input.",
+    metavar="FILE",
+    help="Inputs: JSON with a list (- for standard input), npz with the array x, or csv.",
+)
+@click.option("--image", "images", multiple=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="PNG or JPEG, brought to the size that the model takes; may be given several times.")  # fmt: skip
+@click.option("--image-size", metavar="HxW[xC]",
+              help="Size of --image, such as 28x28 or 32x32x3.  [default: that of the job's data set]")  # fmt: skip
+@click.option(
+    "--invert", "is_inverted", is_flag=True, help="Swap black and white of --image: for dark writing on light paper."
 )
 @click.option(
     "--samples",
     default=8,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Without --inputs: held-out examples of the job's own data to predict.",
+    help="With neither, for a run: held-out examples of the job's own data to predict.",
 )
+@CHECKPOINT
+@ON_CLUSTER
 @OUTPUT
-def predict_command(folder: Path, inputs: Path | None, samples: int, output: str) -> None:
-    """Predict with the newest model of the run in DIR."""
-    predict(folder, inputs=inputs, samples=samples, as_json=output == "json")
+def predict_command(target: str, which: str, kubectl: Kubectl | None, output: str, **asked: Any) -> None:
+    """Predict with a model of the run in folder TARGET, or with the one that the job TARGET on a cluster serves."""
+    wanted = Asked(**asked)
+    if kubectl is not None:
+        predict_on_cluster(kubectl, target, wanted, as_json=output == "json")
+    else:
+        predict(Path(target), wanted, which=which, as_json=output == "json")
+
+
+@cli.command("submit")
+@MANIFEST
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field: spec.rounds=3.")
+@click.option("--watch", "watch_it", is_flag=True, help="Then show it until it is finished.")
+@CLUSTER
+def submit_command(file: Path, overrides: tuple[str, ...], watch_it: bool, kubectl: Kubectl) -> None:
+    """Create the job in FILE on a cluster. Exit code 2: wrong manifest, nothing was created."""
+    sys.exit(submit(kubectl, file, overrides, watch_it=watch_it))
+
+
+@cli.command("list")
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Of all namespaces.")
+@CLUSTER
+@OUTPUT
+def list_command(everywhere: bool, kubectl: Kubectl, output: str) -> None:
+    """List the jobs on a cluster."""
+    sys.exit(show_jobs(kubectl, everywhere=everywhere, as_json=output == "json"))
+
+
+@cli.command("watch")
+@JOB
+@CLUSTER
+def watch_command(name: str, kubectl: Kubectl) -> None:
+    """Show a job on a cluster until it is finished. Exit code 0: Complete. 1: Failed. 130: interrupted; it goes on."""
+    sys.exit(watch(kubectl, name))
+
+
+@cli.command("logs")
+@JOB
+@click.option("--role", type=click.Choice(["client", "aggregator", "evaluator", "server"]), help="Only of these.")
+@click.option("--index", type=click.IntRange(0), help="Only of the client, or the aggregator, with this index.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is said from now on.")
+@click.option("--tail", default=100, show_default=True, type=click.IntRange(-1), help="Lines of each; -1 is all.")
+@CLUSTER
+def logs_command(name: str, role: str | None, index: int | None, follow: bool, tail: int, kubectl: Kubectl) -> None:
+    """Print what the programs of a job on a cluster say."""
+    sys.exit(show_logs(kubectl, name, role=role, index=index, follow=follow, tail=tail))
+
+
+@cli.command("suspend")
+@JOB
+@CLUSTER
+def suspend_command(name: str, kubectl: Kubectl) -> None:
+    """Give back the pods and GPUs of a job on a cluster until it is resumed."""
+    set_suspended(kubectl, name, is_suspended=True)
+
+
+@cli.command("resume")
+@JOB
+@CLUSTER
+def resume_command(name: str, kubectl: Kubectl) -> None:
+    """Let a suspended job on a cluster go on."""
+    set_suspended(kubectl, name, is_suspended=False)
 
 
 @cli.command("lab")
@@ -285,13 +435,18 @@ def serve_command(  # noqa: PLR0913 - one for each option
     )
 
 
-def main() -> None:
+def main(program: str = "fedjob") -> None:
     """Entry point: an error that is ours to explain is one line on standard error, never a traceback."""
     try:
-        cli(prog_name="fedjob")
+        cli(prog_name=program)
     except Failure as failure:
         click.echo(f"fedjob: {failure}", err=True)
         sys.exit(failure.exit_code)
+
+
+def plugin() -> None:
+    """Entry point of ``kubectl fedjob``: what names a run or a job names a job on the cluster."""
+    main(PLUGIN)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from fedjob.folder import RunFolder
+from fedjob.folder import RUNS, RunFolder
 from fedjob_operator.adapters.http import HttpPrograms
-from fedjob_operator.adapters.local import JobFile, LocalPods, LocalSettings
+from fedjob_operator.adapters.local import JobFile, LocalOrigins, LocalPods, LocalSettings
+from fedjob_operator.adapters.origins import WithOrigins
 from fedjob_operator.adapters.outside import GuardedResolver
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.reconcile import OnChange, Reconciler
@@ -118,10 +119,11 @@ async def _reconcile(run: Run) -> FederatedJob:
     )
     pods = LocalPods(settings, clock=utc_now)
     async with open_session() as session:
+        origins = LocalOrigins(run.folder.path, [run.folder.path.parent, RUNS])
         reconciler = Reconciler(
             store=JobFile(run.folder.job_file),
             pods=pods,
-            programs=HttpPrograms(session, token=token),
+            programs=WithOrigins(HttpPrograms(session, token=token), origins),
             clock=utc_now,
             on_change=run.on_change,
         )

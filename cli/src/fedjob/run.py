@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,12 +16,13 @@ from fedjob.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from fedjob.folder import FolderError, RunFolder, choose
 from fedjob.manifest import ManifestError, load_manifest, render_problems
 from fedjob.progress import display_for, say
+from fedjob.tensorboard import EventFile, writer_class
 from fedjob_operator.adapters.local import JobFile, leader_folder
 from fedjob_operator.api.immutable import immutable_changes
 from fedjob_operator.api.local import local_notes, local_problems
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase, dump
-from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS, DATA_WITH_PATH
+from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS, DATA_WITH_PATH, ROUND_LOG_NAME
 from fedjob_protocol.strategies import BUILT_IN_STRATEGIES, ENTRY_POINTS
 
 MANIFEST_FOLDER_ANNOTATION = "fedjob.dev/manifest-folder"
@@ -35,6 +37,8 @@ class Options:
     overrides: tuple[str, ...]
     folder: Path | None
     resume: bool
+    events: Path | None
+    """Folder of event files for TensorBoard, if there are to be any."""
     as_json: bool
     listen: tuple[str, int] | None = None
     """Where the aggregator listens; absent means a free port of this machine."""
@@ -43,6 +47,8 @@ class Options:
 def run(options: Options) -> int:
     """Run a job; return the exit code: 0 Complete, 1 Failed, 2 wrong manifest or usage, 130 interrupted."""
     people = sys.stderr if options.as_json else sys.stdout
+    if options.events is not None:
+        writer_class()  # or say so before anything is made
     try:
         wanted = _load(options.file, options.overrides)
         _check_listens(wanted, options)
@@ -189,10 +195,15 @@ def _execute(options: Options, folder: RunFolder, *, people_is_json: bool) -> in
     began = time.monotonic()
     display = display_for(people)
     try:
-        with display:
+        with display, _events(options.events) as events:
+
+            def on_change(job: FederatedJob, before: FederatedJobStatus) -> None:
+                display.update(job, before)
+                if events is not None and job.status.rounds.committed > before.rounds.committed:
+                    events.follow(folder.path / leader_folder(job) / ROUND_LOG_NAME)
+
             listen = options.listen or ("127.0.0.1", 0)
-            what = Run(folder=folder, manifest_folder=manifest_folder, on_change=display.update, listen=listen)
-            job = execute(what)
+            job = execute(Run(folder=folder, manifest_folder=manifest_folder, on_change=on_change, listen=listen))
     except Interrupted:
         again = [_program(), "run", str(options.file), "--dir", str(folder.path), "--resume"]
         if options.listen:
@@ -205,6 +216,10 @@ def _execute(options: Options, folder: RunFolder, *, people_is_json: bool) -> in
         return EXIT_INTERRUPTED
     _conclude(job, folder, seconds=time.monotonic() - began, as_json=options.as_json)
     return 0 if job.status.phase is Phase.COMPLETE else EXIT_FAILED
+
+
+def _events(folder: Path | None) -> AbstractContextManager[EventFile | None]:
+    return nullcontext() if folder is None else EventFile(folder)
 
 
 def _conclude(job: FederatedJob, folder: RunFolder, *, seconds: float, as_json: bool) -> None:

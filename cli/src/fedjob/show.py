@@ -64,7 +64,7 @@ def show_rounds(path: Path, *, as_json: bool) -> None:
     """
     folder = RunFolder(path)
     job = load_job(folder)
-    records = _read_log(folder.path / leader_folder(job) / ROUND_LOG_NAME)
+    records = read_log(folder.path / leader_folder(job) / ROUND_LOG_NAME)
     if as_json:
         for record in records:
             say(record.model_dump_json(by_alias=True))
@@ -82,7 +82,7 @@ def show_rounds(path: Path, *, as_json: bool) -> None:
 def _row(record: RoundRecord, names: list[str], *, has_judged: bool) -> list[str]:
     metrics = record.metrics or {}
     return [
-        str(record.round),
+        str(record.round) if record.base is None else f"{record.round} (from {record.base.round})",
         ",".join(str(item.client) for item in sorted(record.contributors, key=lambda item: item.client)),
         str(record.examples),
         *(f"{metrics[name]:.4f}" if name in metrics else "-" for name in names),
@@ -106,7 +106,7 @@ def _judged(record: RoundRecord) -> str:
     return "; ".join(parts) or "-"
 
 
-def _read_log(path: Path) -> list[RoundRecord]:
+def read_log(path: Path) -> list[RoundRecord]:
     """Read complete lines; a line that a crash cut short is the next round's business, not an error."""
     try:
         lines = path.read_bytes().split(b"\n")
