@@ -197,7 +197,9 @@ def _client(job: FederatedJob, action: CreatePod, settings: PodSettings) -> Docu
         model_file=f"{INIT_FOLDER}/{claim.path.lstrip('/')}" if claim else None,
     )
     image = group.image or _pinned(job).client or settings.client_image
-    container = _client_container(job, config, image, _with_gpus(settings.client_resources, _gpus(job, action)), settings)
+    container = _client_container(
+        job, config, image, _with_gpus(settings.client_resources, _gpus(job, action)), settings
+    )
     volumes = [] if is_evaluator else _claimed(job, group, action.index)
     if claim:
         container["volumeMounts"].append({"name": "init", "mountPath": INIT_FOLDER, "readOnly": True})
