@@ -82,7 +82,9 @@ def test_processes_have_no_images():
     ("fields", "words"),
     [
         pytest.param({"minClients": 4}, "spec.minClients: 4 is more than all clients (3)", id="contradiction"),
-        pytest.param({"serve": {"replicas": 1}}, "spec.serve.replicas: 1, but serving", id="unsupported"),
+        pytest.param(
+            {"clientPods": "PerRound", "lateJoiners": "Refuse"}, "spec.lateJoiners: Refuse, but", id="unsupported"
+        ),
     ],
 )
 def test_what_a_cluster_cannot_do_waits_to_be_mended(fields, words):

@@ -25,6 +25,8 @@ _SPECIFIC = frozenset(
         Reason.POD_REFUSED,
         Reason.INVALID_POD_TEMPLATE,
         Reason.OOM_KILLED,
+        Reason.GPU_OUT_OF_MEMORY,
+        Reason.GPU_FAILED,
         Reason.EVICTED,
         Reason.FOLDER_IN_USE,
         Reason.FOREIGN_VOLUME,
