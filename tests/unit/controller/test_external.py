@@ -4,6 +4,7 @@ from fedjob_operator.core.actions import (
     ConfigureClient,
     CreatePod,
     DeletePod,
+    Evaluate,
     FetchInfo,
     ListReplaced,
     ReportFailure,
@@ -11,7 +12,8 @@ from fedjob_operator.core.actions import (
     TurnAway,
 )
 from fedjob_protocol.reasons import Reason
-from tests.support.builders import a_job, at, decided, of_type, only, seen, settled
+from fedjob_protocol.round import RoundState
+from tests.support.builders import a_job, at, decided, of_type, only, record, seen, settled
 
 GROUPS = [{"name": "here", "replicas": 1}, {"name": "outside", "external": {"minClients": 2}}]
 JOB = a_job().having(clientGroups=GROUPS, minClients=1, joinWaitSeconds=10).policy(minReports=1)
@@ -34,6 +36,14 @@ def test_one_that_registered_is_asked_who_it_is_with_its_own_token_and_then_told
     assert (asked.url, asked.boot_id) == ("http://outside-1", "client-boot-1")
     told = only(decided(JOB.accepted(), new.answering(1)), ConfigureClient)
     assert (told.index, told.boot_id) == (1, "client-boot-1")
+
+
+def test_one_that_registered_evaluates_for_its_own_token_and_a_pod_for_the_jobs():
+    job = JOB.having(evaluation={"modes": ["Clients"]}).objective().in_round(1, 0, 1, 2)
+    there = seen().aggregator(committed=0).ready(0).outside(1, 2)
+    committed = there.round(1, RoundState.COMMITTED, record=record(1, 0, 1, 2, expects_evaluation=True))
+    asked = of_type(decided(job, committed), Evaluate)
+    assert {action.client: action.boot_id for action in asked} == {0: None, 1: "client-boot-1", 2: "client-boot-2"}
 
 
 def test_nothing_but_the_question_goes_where_another_program_answers():
