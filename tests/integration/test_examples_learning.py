@@ -105,11 +105,13 @@ def test_ten_of_twenty_clients_take_part_and_the_model_predicts(tmp_path):
     ],
 )
 def test_data_that_do_not_fit_end_the_job_before_anything_is_trained(tmp_path, fields, complaint):
-    clients = fields.pop("clients", 1)
-    spec = {"rounds": 2, "model": {"name": "softmax"}, "training": {}, **fields}
+    clients = fields.get("clients", 1)
+    given = {name: value for name, value in fields.items() if name != "clients"}
+    spec = {"rounds": 2, "model": {"name": "softmax"}, "training": {}, **given}
     group = {"name": "clients", "replicas": clients, "backoffLimit": 0}
     job = write_manifest(tmp_path, manifest("misfit", **spec, clientGroups=[group], evaluation={"modes": []}))
     done = fedjob("run", job, "--dir", tmp_path / "run", "-o", "json", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
     status = json.loads(done.stdout.splitlines()[-1])["status"]
     assert (done.returncode, status["phase"]) == (1, "Failed")
     assert complaint in status["message"]

@@ -134,7 +134,8 @@ class LocalPods:
             child.view = replace(child.view, phase=PodPhase.STOPPING, since=self._clock())
         await _stop(child.process)
         await child.watcher
-        self._children.pop(place, None)
+        if self._children.get(place) is child:
+            self._children.pop(place)
 
     async def check(self, job: FederatedJob) -> PodCheck:
         """Return that nothing is wrong: processes have no templates."""
@@ -256,6 +257,8 @@ class LocalPods:
         child = self._children.get(place)
         if child is not None and child.view.phase is not PodPhase.STOPPING:
             child.view = replace(child.view, phase=phase, url=url, since=self._clock(), exit=exit)
+        elif child is not None and exit is not None:
+            self._children.pop(place)  # also if nobody waits any more for the end that was asked for
         if self._listener is not None:
             self._listener()
 
