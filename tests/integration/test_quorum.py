@@ -87,7 +87,7 @@ def test_a_client_that_left_for_good_is_replaced_with_its_index_and_its_data(tmp
         answers = [call(run, "DELETE", "/v1/clients/1") for _ in range(3)]
 
         assert answers == [{"client": 1, "generation": 1}] * 3
-        assert call(run, "GET", "/v1/clients") == {"clients": [{"client": 1, "generation": 1}]}
+        assert call(run, "GET", "/v1/clients")["clients"] == [{"client": 1, "generation": 1}]
         assert run.finish() == 0, run.output
     (replaced,) = run.folder.status().clients.replaced
     assert (replaced.index, replaced.generation, replaced.first_ordinal) == (1, 1, 2)
