@@ -91,9 +91,9 @@ def test_a_job_is_suspended_and_resumed(cluster, home, call, folder, tmp_path):
 
 
 def test_what_is_wrong_is_one_line_and_nothing_is_made(cluster, home, call, tmp_path):
-    wrong = call("submit", written(tmp_path, a_job("j", rounds=2, clientPods="PerRound")))
+    wrong = call("submit", written(tmp_path, a_job("j", rounds=2, clientPods="PerRound", lateJoiners="Refuse")))
     assert wrong.returncode == 2
-    assert wrong.stderr.startswith("spec.clientPods: PerRound is not supported yet")
+    assert wrong.stderr.startswith("spec.lateJoiners: Refuse, but with clientPods PerRound")
     assert cluster.api.list("federatedjobs", home) == []
     absent = call("watch", "nobody")
     assert absent.returncode == 1
