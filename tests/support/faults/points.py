@@ -92,7 +92,7 @@ POINTS: Final[Mapping[str, Point]] = {
     "train": Point(CLIENT, "fedjob_client.tasks:train"),
     "epoch": Point(CLIENT, "fedjob_client.training:Progress.on_epoch"),
     "upload": Point(CLIENT, "fedjob_client.transfer:Transfer.upload", flushes=True),
-    "upload body": Point(CLIENT, "fedjob_client.transfer:_Blocks.write", flushes=True),
+    "upload body": Point(CLIENT, "fedjob_client.payload:UpdatePayload.write", flushes=True),
 }
 """By name. ``start``, of any program, is before its first own line."""
 
