@@ -217,8 +217,8 @@ CREATED: Final = (
     created(
         "unknown schedule", SCHEDULE, {"name": "cosine"}, Reason.INVALID_SPEC, "spec.training.learningRateSchedule"
     ),
-    created("unknown strategy", ("strategy", "name"), "Krum", Reason.INVALID_SPEC, "spec.strategy.name"),
-    created("parameters of a strategy", ("strategy", "parameters"), {"x": 1}, Reason.INVALID_SPEC, "x given"),
+    created("unknown strategy", ("strategy", "name"), "Crumb", Reason.INVALID_SPEC, "spec.strategy.name"),
+    created("parameters of a strategy", ("strategy", "parameters"), {"x": 1}, Reason.INVALID_SPEC, "parameters.x"),
     # What a program finds out.
     created("parameters of a model", ("model", "parameters"), {"sizes": 1}, Reason.INVALID_SPEC, "sizes is not known"),
     created("a model too large", ("model", "maxBytes"), 1, Reason.UPDATE_REFUSED, "too-large"),
