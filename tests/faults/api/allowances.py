@@ -24,7 +24,8 @@ ALLOWANCES: Final[Mapping[str, Allowance]] = MappingProxyType(
         "watches answered with 410": Allowance(writes=BUSY),
         "events repeated": Allowance(writes=BUSY),
         "events lost": Allowance(writes=BUSY),
-        "server away": Allowance(writes=BUSY),
+        # What gets no answer meanwhile is written again, as often as it has to be.
+        "server away": Allowance(writes=BUSY + REFUSED),
         "writes refused with 409": Allowance(writes=BUSY + REFUSED),
         "answers 429": Allowance(writes=BUSY),
         "answers 500": Allowance(writes=BUSY + REFUSED),
