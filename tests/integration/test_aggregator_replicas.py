@@ -52,11 +52,12 @@ def evaluation(record, **changes):
 
 
 def test_what_the_leader_commits_is_on_every_standby_bit_by_bit(three):
-    files = sorted(path.name for path in (three[0].folder / "checkpoints").iterdir())
+    newest = max(
+        path.name for path in (three[0].folder / "checkpoints").iterdir()
+    )  # one that was behind may lack others
     for standby in three[1:]:
-        for name in files[-2:]:
-            content = (standby.folder / "checkpoints" / name).read_bytes()
-            assert content == (three[0].folder / "checkpoints" / name).read_bytes()
+        content = (standby.folder / "checkpoints" / newest).read_bytes()
+        assert content == (three[0].folder / "checkpoints" / newest).read_bytes()
 
 
 def test_a_standby_takes_no_rounds_and_no_updates_and_says_who_leads(three):

@@ -133,7 +133,7 @@ class LocalPods:
             # It ends because it was asked to: that says nothing against its client.
             child.view = replace(child.view, phase=PodPhase.STOPPING, since=self._clock())
         await _stop(child.process)
-        await child.watcher
+        await asyncio.shield(child.watcher)  # it goes on when nobody waits for the end any more
         if self._children.get(place) is child:
             self._children.pop(place)
 
