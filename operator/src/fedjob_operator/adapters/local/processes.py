@@ -243,12 +243,14 @@ class LocalPods:
         self._settle(place, phase=PodPhase.READY, url=announcement.url)
 
     def _tell_access(self, url: str) -> None:
-        """Leave for whoever owns the folder, and for nobody else, how the aggregator is called."""
+        """Leave for whoever owns the folder, and for nobody else, how the aggregator is called; whole, or not."""
         path = self._settings.folder / "run" / ACCESS_FILE
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump({"url": url, "token": self._settings.token}, file)
+        os.replace(new, path)  # noqa: PTH105 - Path.replace is where the status is written, as fault runs count it
 
     def _log(self, role: PodRole, index: int) -> Path:
         return self._settings.folder / "logs" / f"{_title(role, index)}.log"
