@@ -33,6 +33,11 @@ def is_complete(status: dict[str, Any]) -> bool:
     return status.get("phase") == "Complete"
 
 
+def serves_its_model(status: dict[str, Any]) -> bool:
+    """Whether a job's aggregator answers."""
+    return any(item["type"] == "AggregatorReady" and item["status"] == "True" for item in status.get("conditions", ()))
+
+
 def job_selector(name: str) -> str:
     """Selects everything that was made for a job."""
     return f"fedjob.dev/job={name}"

@@ -15,7 +15,7 @@ from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_protocol.layout import ROUND_LOG_NAME
 from fedjob_protocol.messages import RoundRecord
 from tests.e2e.faults.logs import JobLogs
-from tests.e2e.jobs import digits, is_complete, job_selector
+from tests.e2e.jobs import digits, is_complete, job_selector, serves_its_model
 from tests.faults.evidence import Evidence, StatusSeen
 from tests.support.kubectl import RESOURCE, Document, Kubectl, committed, wait_until
 
@@ -58,9 +58,11 @@ class Run:
         self.kubectl.wait_for_job(self.name, lambda status: committed(status) >= number, f"round {number}", END_SECONDS)
 
     def until_complete(self) -> None:
-        """Wait until the job is Complete, and its clients are gone."""
+        """Wait until the job is Complete, its clients are gone, and its model is served."""
         self.kubectl.wait_for_job(self.name, is_complete, "Complete", END_SECONDS)
         wait_until(lambda: len(self.pods()) == 1, "the release of the clients", 60)
+        # a kubelet that starts again calls every pod unready at first, also that of a job that ended meanwhile
+        self.kubectl.wait_for_job(self.name, serves_its_model, "its model's aggregator", 60)
 
     def until_reason(self, reason: str) -> str:
         """Wait until the job shows a reason; return its message."""
