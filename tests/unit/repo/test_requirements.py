@@ -11,7 +11,8 @@ from fedjob_protocol import __version__
 from tests.support.repository import DISTRIBUTIONS, ROOT, files
 
 RUN, DEV, ADAPTERS = "requirements/run.txt", "requirements/dev.txt", "requirements/adapters.txt"
-FILES = [RUN, DEV, ADAPTERS]
+PLUGIN = "tests/support/device_plugin/requirements.txt"
+FILES = [RUN, DEV, ADAPTERS, PLUGIN]
 PIN = re.compile(r"^([a-z0-9][a-z0-9.-]*)==([^ ;\\]+)( ;[^\\]+)?( \\)?$")
 HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
 
@@ -71,8 +72,8 @@ def test_every_direct_dependency_is_pinned(folder):
 
 def test_the_developers_packages_are_pinned():
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
-    beside = required(groups.pop("adapters"))
-    assert beside <= set(pins(ADAPTERS))
+    assert required(groups.pop("adapters")) <= set(pins(ADAPTERS))
+    assert required(groups.pop("device-plugin")) <= set(pins(PLUGIN))
     assert required([item for group in groups.values() for item in group]) <= set(pins(DEV))
 
 

@@ -1,0 +1,100 @@
+"""GPUs that are not there, advertised on every node by a device plugin that tests can steer."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.support.device_plugin.fake_gpus.devices import Devices
+from tests.support.kubectl import Kubectl, command, wait_until
+from tests.support.repository import ROOT
+
+GPU: Final = "nvidia.com/gpu"
+NAMESPACE: Final = "fake-gpus"
+NAME: Final = "fake-gpus"
+IMAGE: Final = "fedjob/fake-gpus:e2e"
+FOLDER: Final = ROOT / "tests" / "support" / "device_plugin"
+KUBELET_FOLDER: Final = "/var/lib/kubelet/device-plugins"
+SECONDS: Final = 90.0
+
+
+def build_and_load(cluster: str) -> None:
+    """Build the plugin's image and put it on the nodes."""
+    base = os.environ.get("PYTHON_BASE")
+    flags = shlex.split(os.environ.get("DOCKER_BUILD_FLAGS", ""))
+    chosen = ["--build-arg", f"BASE={base}"] if base else []
+    command("docker", "build", *flags, *chosen, "--tag", IMAGE, FOLDER, seconds=600)
+    command("kind", "load", "docker-image", "--name", cluster, IMAGE, seconds=300)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """The GPUs of a cluster with one node that takes pods."""
+
+    kubectl: Kubectl
+
+    def start(self, count: int) -> None:
+        """Put the plugin on the cluster, and wait until the scheduler knows its devices."""
+        labels = {"pod-security.kubernetes.io/enforce": "privileged"}
+        self.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+        self.kubectl.apply(_daemon_set(count))
+        self.await_allocatable(count)
+
+    def stop(self) -> None:
+        """Take the plugin away, as when its DaemonSet is deleted, and wait until the scheduler knows."""
+        self.kubectl("delete", "daemonset", NAME, "--ignore-not-found", "--cascade=foreground")
+        self.await_allocatable(0)
+
+    def set(self, count: int, unhealthy: Sequence[str] = ()) -> None:
+        """Change what there is, and wait until the scheduler knows."""
+        words = ["python", "-m", "fake_gpus", "set", "--count", str(count)]
+        (pod,) = self.kubectl.list("pods", f"app={NAME}")
+        self.kubectl("exec", pod["metadata"]["name"], "--", *words, *(["--unhealthy", *unhealthy] if unhealthy else []))
+        self.await_allocatable(count - len(unhealthy))
+
+    def await_allocatable(self, count: int) -> None:
+        """Wait until the node offers so many."""
+        wait_until(
+            lambda: self.allocatable() == count, lambda: f"{count} GPUs; there are {self.allocatable()}", SECONDS
+        )
+
+    def allocatable(self) -> int:
+        """How many GPUs the scheduler may give away, those in use included."""
+        nodes = self.kubectl.list("nodes")
+        return sum(int(node["status"]["allocatable"].get(GPU, 0)) for node in nodes)
+
+
+def devices_of(kubectl: Kubectl, pod: str) -> str:
+    """Which devices the program of a pod sees, as the NVIDIA driver's runtime would read it."""
+    return kubectl("exec", pod, "--", "printenv", "NVIDIA_VISIBLE_DEVICES").strip()
+
+
+def all_names(count: int) -> set[str]:
+    """Names of devices."""
+    return set(Devices(count).names())
+
+
+def _daemon_set(count: int) -> dict[str, object]:
+    container = {
+        "name": "plugin",
+        "image": IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["run", "--count", str(count)],
+        "volumeMounts": [{"name": "sockets", "mountPath": KUBELET_FOLDER}],
+    }
+    pod = {
+        "metadata": {"labels": {"app": NAME}},
+        "spec": {
+            "terminationGracePeriodSeconds": 5,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [container],
+            "volumes": [{"name": "sockets", "hostPath": {"path": KUBELET_FOLDER, "type": "Directory"}}],
+        },
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "spec": {"selector": {"matchLabels": {"app": NAME}}, "template": pod},
+    }

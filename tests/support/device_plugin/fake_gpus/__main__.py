@@ -1,0 +1,34 @@
+"""The plugin's command line.
+
+python -m fake_gpus run --count 2                     advertises two GPUs
+python -m fake_gpus set --count 3 --unhealthy gpu-0   changes what there is
+"""
+
+import argparse
+import signal
+from pathlib import Path
+
+from fake_gpus import wire
+from fake_gpus.devices import Devices
+
+
+def main() -> None:
+    """Read the command line and do it."""
+    parser = argparse.ArgumentParser(prog="fake_gpus")
+    parser.add_argument("what", choices=["run", "set"])
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--unhealthy", nargs="*", default=[])
+    parser.add_argument("--resource", default="nvidia.com/gpu")
+    parser.add_argument("--file", type=Path, default=Path("/tmp/devices.json"))
+    parser.add_argument("--folder", type=Path, default=Path(wire.FOLDER))
+    options = parser.parse_args()
+    Devices(options.count, options.unhealthy).write(options.file)
+    if options.what == "run":
+        from fake_gpus.plugin import Plugin  # noqa: PLC0415 - the other command needs no gRPC
+
+        plugin = Plugin(options.resource, options.file, options.folder)
+        signal.signal(signal.SIGTERM, lambda *_: plugin.stop())
+        plugin.run()
+
+
+main()
