@@ -11,6 +11,7 @@ from tests.support.kubectl import Kubectl, command, wait_until
 from tests.support.repository import ROOT
 
 GPU: Final = "nvidia.com/gpu"
+NODE_LABEL: Final = "fedjob.dev/fake-gpus"
 NAMESPACE: Final = "fake-gpus"
 NAME: Final = "fake-gpus"
 IMAGE: Final = "fedjob/fake-gpus:e2e"
@@ -30,27 +31,31 @@ def build_and_load(cluster: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """The GPUs of a cluster with one node that takes pods."""
+    """The GPUs of a cluster: all are on one of its nodes that take pods."""
 
     kubectl: Kubectl
 
-    def start(self, count: int) -> None:
-        """Put the plugin on the cluster, and wait until the scheduler knows its devices."""
+    def start(self) -> None:
+        """Put the plugin on the cluster; there is no GPU yet."""
         labels = {"pod-security.kubernetes.io/enforce": "privileged"}
         self.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
-        self.kubectl.apply(_daemon_set(count))
-        self.await_allocatable(count)
+        node = min(item["metadata"]["name"] for item in self.kubectl.list("nodes") if not item["spec"].get("taints"))
+        self.kubectl("label", "node", node, f"{NODE_LABEL}=true", "--overwrite")
+        self.kubectl.apply(_daemon_set())
+        self.kubectl("rollout", "status", f"daemonset/{NAME}", f"--timeout={SECONDS:.0f}s")
 
     def stop(self) -> None:
         """Take the plugin away, as when its DaemonSet is deleted, and wait until the scheduler knows."""
         self.kubectl("delete", "daemonset", NAME, "--ignore-not-found", "--cascade=foreground")
         self.await_allocatable(0)
 
-    def set(self, count: int, unhealthy: Sequence[str] = ()) -> None:
+    def set(self, count: int, *, unhealthy: Sequence[str] = (), refuses: bool = False) -> None:
         """Change what there is, and wait until the scheduler knows."""
-        words = ["python", "-m", "fake_gpus", "set", "--count", str(count)]
+        words = ["--count", str(count)]
+        words += ["--unhealthy", *unhealthy] if unhealthy else []
+        words += ["--refuses"] if refuses else []
         (pod,) = self.kubectl.list("pods", f"app={NAME}")
-        self.kubectl("exec", pod["metadata"]["name"], "--", *words, *(["--unhealthy", *unhealthy] if unhealthy else []))
+        self.kubectl("exec", pod["metadata"]["name"], "--", "python", "-m", "fake_gpus", "set", *words)
         self.await_allocatable(count - len(unhealthy))
 
     def await_allocatable(self, count: int) -> None:
@@ -75,19 +80,19 @@ def all_names(count: int) -> set[str]:
     return set(Devices(count).names())
 
 
-def _daemon_set(count: int) -> dict[str, object]:
+def _daemon_set() -> dict[str, object]:
     container = {
         "name": "plugin",
         "image": IMAGE,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["run", "--count", str(count)],
+        "args": ["run", "--count", "0"],
         "volumeMounts": [{"name": "sockets", "mountPath": KUBELET_FOLDER}],
     }
     pod = {
         "metadata": {"labels": {"app": NAME}},
         "spec": {
             "terminationGracePeriodSeconds": 5,
-            "tolerations": [{"operator": "Exists"}],
+            "nodeSelector": {NODE_LABEL: "true"},
             "containers": [container],
             "volumes": [{"name": "sockets", "hostPath": {"path": KUBELET_FOLDER, "type": "Directory"}}],
         },

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tests.support.kubectl import RESOURCE, Kubectl
+
 JOB_SECONDS = 180.0
 """Deadline of a small job, generous: the machine may be busy."""
 REASON_SECONDS = 60.0
@@ -33,11 +35,6 @@ def is_complete(status: dict[str, Any]) -> bool:
     return status.get("phase") == "Complete"
 
 
-def serves_its_model(status: dict[str, Any]) -> bool:
-    """Whether a job's aggregator answers."""
-    return any(item["type"] == "AggregatorReady" and item["status"] == "True" for item in status.get("conditions", ()))
-
-
 def job_selector(name: str) -> str:
     """Selects everything that was made for a job."""
     return f"fedjob.dev/job={name}"
@@ -46,3 +43,12 @@ def job_selector(name: str) -> str:
 def client_selector(name: str) -> str:
     """Selects a job's client pods."""
     return f"{job_selector(name)},fedjob.dev/role=client"
+
+
+def mend(kubectl: Kubectl, name: str, group: dict) -> None:
+    """Suspend, change the pods, resume: what describes pods may be changed while there are none."""
+    kubectl.patch(RESOURCE, name, {"spec": {"suspend": True}})
+    kubectl.wait_for_job(name, lambda status: status.get("phase") == "Suspended", "Suspended", 60)
+    groups = kubectl.job(name)["spec"]["clientGroups"]
+    groups[0].update(group)
+    kubectl.patch(RESOURCE, name, {"spec": {"suspend": False, "clientGroups": groups}})

@@ -1,12 +1,14 @@
 """GPUs on a cluster: the real scheduler and the kubelet's real device manager, with devices of a fake plugin."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.e2e.gpus import GPU, NAMESPACE, Gpus, all_names, build_and_load, devices_of
-from tests.e2e.jobs import JOB_SECONDS, REASON_SECONDS, client_selector, digits, is_complete, job_selector
-from tests.support.kubectl import Kubectl, committed, condition, wait_until
+from tests.e2e.jobs import JOB_SECONDS, REASON_SECONDS, client_selector, digits, is_complete, job_selector, mend
+from tests.support.kubectl import RESOURCE, Kubectl, committed, condition, wait_until
 
 LONG = {"epochs": 60, "batchSize": 16, "learningRate": 0.05}
 """A training of about a second."""
@@ -14,22 +16,21 @@ LONG = {"epochs": 60, "batchSize": 16, "learningRate": 0.05}
 
 @pytest.fixture(scope="module")
 def plugin(cluster: str) -> Iterator[Gpus]:
-    """Two GPUs."""
+    """A device plugin."""
     build_and_load(cluster)
     gpus = Gpus(Kubectl(NAMESPACE))
-    gpus.start(2)
+    gpus.start()
     yield gpus
     gpus.stop()
     gpus.kubectl("delete", "namespace", NAMESPACE)
 
 
 @pytest.fixture
-def gpus(plugin: Gpus) -> Iterator[Gpus]:
+def gpus(plugin: Gpus) -> Gpus:
     """Two GPUs, whatever the test before made of them."""
-    plugin.start(2)
-    yield plugin
-    plugin.start(2)
+    plugin.start()
     plugin.set(2)
+    return plugin
 
 
 def running(kubectl: Kubectl, selector: str) -> list[str]:
@@ -102,13 +103,122 @@ def test_a_job_that_starts_without_the_plugin_waits_for_it(kubectl, gpus):
         REASON_SECONDS,
     )
     assert f"Insufficient {GPU}" in condition(status, "ClientsReady")["message"]
-    gpus.start(2)
+    gpus.start()
+    gpus.set(2)
     kubectl.wait_for_job("job", is_complete, "Complete", JOB_SECONDS)
 
 
-def test_a_finished_job_gives_its_gpus_to_the_next(kubectl, gpus):
-    for name in ("first", "second"):
-        kubectl.apply(digits(name, clients=2, rounds=2, group={"gpus": 1}))
-    for name in ("first", "second"):
-        kubectl.wait_for_job(name, is_complete, "Complete", JOB_SECONDS)
-    wait_until(lambda: not running(kubectl, "fedjob.dev/role=client"), "the return of the GPUs", 30)
+def test_more_gpus_than_a_node_has_are_named_and_mended(kubectl, gpus):
+    kubectl.apply(digits("greedy", rounds=2, clients=2, group={"gpus": 3}))
+
+    def waits(status: dict) -> bool:
+        return status.get("reason") == "GpuUnavailable" and status.get("gpus", {}).get("waiting") == 6
+
+    status = kubectl.wait_for_job("greedy", waits, "GpuUnavailable", REASON_SECONDS)
+    assert f"Insufficient {GPU}" in status["message"]
+    assert status["gpus"] == {"requested": 6, "held": 0, "waiting": 6}
+    mend(kubectl, "greedy", {"gpus": 1})
+    kubectl.wait_for_job("greedy", is_complete, "Complete", JOB_SECONDS)
+    wait_until(lambda: not running(kubectl, client_selector("greedy")), "the return of the GPUs", 30)
+
+
+@contextmanager
+def watched(kubectl: Kubectl, name: str) -> Iterator[list[tuple[int, int]]]:
+    """How many client pods a job has, and how many GPUs its status says they hold, again and again."""
+    seen: list[tuple[int, int]] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.2):
+            pods = kubectl.list("pods", client_selector(name))
+            seen.append((len(pods), kubectl.status(name).get("gpus", {}).get("held", 0)))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        looking.join()
+
+
+TURNS = {"rounds": 4, "clients": 8, "roundPolicy": {"clientsPerRound": 4, "deadlineSeconds": 300}, "training": LONG}
+"""Four of eight clients in each round."""
+
+
+def test_eight_clients_take_turns_on_two_gpus_and_learn_what_they_learn_without(kubectl, gpus):
+    kubectl.apply(digits("turns", clientPods="PerRound", group={"gpus": 1}, **TURNS))
+    with watched(kubectl, "turns") as seen:
+        turns = kubectl.wait_for_job("turns", is_complete, "Complete", JOB_SECONDS)
+    assert max(held for _, held in seen) == 2
+    assert max(pods for pods, _ in seen) <= 4
+    kubectl.apply(digits("always", **TURNS))
+    always = kubectl.wait_for_job("always", is_complete, "Complete", JOB_SECONDS)
+    assert turns["model"]["digest"] == always["model"]["digest"]
+
+
+def test_a_job_suspended_between_two_waves_gives_all_back_and_repeats_the_round(kubectl, gpus):
+    kubectl.apply(digits("job", clientPods="PerRound", group={"gpus": 1}, **TURNS))
+
+    def second_wave(status: dict) -> bool:
+        """Two clients of round 2 are trained and two hold what they held."""
+        current = status.get("currentRound") or {}
+        return current.get("number") == 2 and current.get("reported", 0) >= 1
+
+    kubectl.wait_for_job("job", second_wave, "the second wave of round 2", JOB_SECONDS)
+    kubectl.patch(RESOURCE, "job", {"spec": {"suspend": True}})
+    suspended = kubectl.wait_for_job("job", lambda status: status["phase"] == "Suspended", "Suspended", 60)
+    assert not kubectl.names("pods", job_selector("job"))
+    assert suspended.get("gpus", {}).get("held", 0) == 0
+    kubectl.apply(digits("other", clients=2, rounds=1, group={"gpus": 1}))
+    kubectl.wait_for_job("other", is_complete, "Complete", JOB_SECONDS)
+    kubectl.patch(RESOURCE, "job", {"spec": {"suspend": False}})
+    resumed = kubectl.wait_for_job("job", is_complete, "Complete", JOB_SECONDS)
+    kubectl.apply(digits("straight", **TURNS))
+    straight = kubectl.wait_for_job("straight", is_complete, "Complete", JOB_SECONDS)
+    assert resumed["model"]["digest"] == straight["model"]["digest"]
+
+
+def test_a_pod_that_the_kubelet_refuses_for_its_gpu_is_replaced(kubectl, gpus):
+    gpus.set(2, refuses=True)
+    kubectl.apply(digits("job", clients=2, rounds=2, group={"gpus": 1}))
+
+    def refused(status: dict) -> bool:
+        told = condition(status, "ClientsReady")
+        return told.get("reason") == "GpuUnavailable" and "can be given" in told["message"]
+
+    kubectl.wait_for_job("job", refused, "the kubelet's refusal", REASON_SECONDS)
+    gpus.set(2)
+    status = kubectl.wait_for_job("job", is_complete, "Complete", JOB_SECONDS)
+    assert committed(status) == 2
+
+
+def test_a_client_that_was_given_a_gpu_it_cannot_use_says_so(kubectl, gpus):
+    for name, device in (("auto", "Auto"), ("gpu", "GPU")):
+        kubectl.apply(digits(name, clients=1, rounds=30, group={"gpus": 1, "device": device}, training=LONG))
+
+    def on_the_cpu(status: dict) -> bool:
+        told = condition(status, "ClientsReady")
+        return (told.get("status"), told.get("reason")) == ("True", "GpuUnavailable") and committed(status) >= 1
+
+    auto = kubectl.wait_for_job("auto", on_the_cpu, "a round on the CPU", JOB_SECONDS)
+    assert "asked for a GPU and computing on the CPU: client 0" in condition(auto, "ClientsReady")["message"]
+
+    def waits(status: dict) -> bool:
+        told = condition(status, "ClientsReady")
+        return (told.get("status"), told.get("reason")) == ("False", "GpuUnavailable") and "CUDA" in told["message"]
+
+    kubectl.wait_for_job("gpu", waits, "GpuUnavailable", REASON_SECONDS)
+    assert committed(kubectl.status("gpu")) < 1
+
+
+def test_a_resource_that_no_node_has_is_named(kubectl, gpus):
+    template = {"spec": {"containers": [{"name": "client", "resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}]}}
+    kubectl.apply(digits("job", clients=1, rounds=1, group={"template": template}))
+    status = kubectl.wait_for_job(
+        "job",
+        lambda status: condition(status, "ClientsReady").get("reason") == "GpuUnavailable",
+        "GpuUnavailable",
+        REASON_SECONDS,
+    )
+    assert "nvidia.com/mig-1g.5gb" in condition(status, "ClientsReady")["message"]

@@ -1,23 +1,7 @@
 """A job says why it waits, within a minute, and goes on when the cause is mended."""
 
-import json
-from collections.abc import Iterator
-
-import pytest
-
-from tests.e2e.jobs import JOB_SECONDS, REASON_SECONDS, digits, is_complete, job_selector
-from tests.support.kubectl import RESOURCE, Kubectl, wait_until
-
-GPU = "nvidia.com/gpu"
-
-
-def mend(kubectl: Kubectl, name: str, group: dict) -> None:
-    """Suspend, change the pods, resume: what describes pods may be changed while there are none."""
-    kubectl.patch(RESOURCE, name, {"spec": {"suspend": True}})
-    kubectl.wait_for_job(name, lambda status: status.get("phase") == "Suspended", "Suspended", 60)
-    groups = kubectl.job(name)["spec"]["clientGroups"]
-    groups[0].update(group)
-    kubectl.patch(RESOURCE, name, {"spec": {"suspend": False, "clientGroups": groups}})
+from tests.e2e.jobs import JOB_SECONDS, REASON_SECONDS, digits, is_complete, job_selector, mend
+from tests.support.kubectl import Kubectl
 
 
 def wait_for_reason(kubectl: Kubectl, name: str, reason: str) -> str:
@@ -31,37 +15,6 @@ def test_a_bad_image_is_named_and_mended(kubectl, loaded_images):
     assert "registry.invalid/nowhere/client:1" in wait_for_reason(kubectl, "image", "ImagePullFailed")
     mend(kubectl, "image", {"image": loaded_images["client"]})
     kubectl.wait_for_job("image", is_complete, "Complete", JOB_SECONDS)
-
-
-@pytest.fixture
-def gpus(kubectl: Kubectl) -> Iterator[int]:
-    """Two GPUs on the cluster's first node, as far as the scheduler knows."""
-    node = kubectl.list("nodes")[-1]["metadata"]["name"]
-    capacity = {"status": {"capacity": {GPU: "2"}, "allocatable": {GPU: "2"}}}
-    kubectl.patch("node", node, capacity, "--subresource=status")
-    yield 2
-    kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps(
-        [{"op": "remove", "path": f"/status/{part}/nvidia.com~1gpu"} for part in ("capacity", "allocatable")]
-    ))  # fmt: skip
-
-
-def test_gpus_that_no_node_has_are_named_and_mended(kubectl, gpus):
-    kubectl.apply(digits("greedy", rounds=2, clients=2, group={"gpus": gpus + 1}))
-    status = kubectl.wait_for_job(
-        "greedy",
-        lambda status: status.get("reason") in {"Unschedulable", "GpuUnavailable"},
-        "Unschedulable",
-        REASON_SECONDS,
-    )
-    assert f"Insufficient {GPU}" in status["message"]
-    assert status["gpus"] == {"requested": 2 * (gpus + 1), "held": 0, "waiting": 2 * (gpus + 1)}
-    mend(kubectl, "greedy", {"gpus": 1})
-    kubectl.wait_for_job("greedy", is_complete, "Complete", JOB_SECONDS)
-    wait_until(
-        lambda: not [pod for pod in kubectl.list("pods", job_selector("greedy")) if GPU in json.dumps(pod["spec"])],
-        "the return of the GPUs",
-        10,
-    )
 
 
 def test_a_client_without_enough_memory_is_named_and_mended(kubectl):

@@ -15,9 +15,9 @@ from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_protocol.layout import ROUND_LOG_NAME
 from fedjob_protocol.messages import RoundRecord
 from tests.e2e.faults.logs import JobLogs
-from tests.e2e.jobs import digits, is_complete, job_selector, serves_its_model
+from tests.e2e.jobs import digits, is_complete, job_selector
 from tests.faults.evidence import Evidence, StatusSeen
-from tests.support.kubectl import RESOURCE, Document, Kubectl, committed, wait_until
+from tests.support.kubectl import RESOURCE, Document, Kubectl, committed, condition, wait_until
 
 END_SECONDS: Final = 420.0
 """Deadline of a job with a fault: a node that is gone is missed after most of a minute only."""
@@ -62,7 +62,7 @@ class Run:
         self.kubectl.wait_for_job(self.name, is_complete, "Complete", END_SECONDS)
         wait_until(lambda: len(self.pods()) == 1, "the release of the clients", 60)
         # a kubelet that starts again calls every pod unready at first, also that of a job that ended meanwhile
-        self.kubectl.wait_for_job(self.name, serves_its_model, "its model's aggregator", 60)
+        self.kubectl.wait_for_job(self.name, "its model's aggregator", 60)
 
     def until_reason(self, reason: str) -> str:
         """Wait until the job shows a reason; return its message."""
@@ -127,6 +127,10 @@ class Run:
         except AssertionError:
             return there()
         return []
+
+
+def _is_served(status: Document) -> bool:
+    return bool(condition(status, "AggregatorReady").get("status") == "True")
 
 
 def _seen(status: Document) -> StatusSeen:

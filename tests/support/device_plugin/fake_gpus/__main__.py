@@ -18,11 +18,12 @@ def main() -> None:
     parser.add_argument("what", choices=["run", "set"])
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--unhealthy", nargs="*", default=[])
+    parser.add_argument("--refuses", action="store_true")
     parser.add_argument("--resource", default="nvidia.com/gpu")
     parser.add_argument("--file", type=Path, default=Path("/tmp/devices.json"))
     parser.add_argument("--folder", type=Path, default=Path(wire.FOLDER))
     options = parser.parse_args()
-    Devices(options.count, options.unhealthy).write(options.file)
+    Devices(options.count, options.unhealthy, options.refuses).write(options.file)
     if options.what == "run":
         from fake_gpus.plugin import Plugin  # noqa: PLC0415 - the other command needs no gRPC
 

@@ -12,6 +12,8 @@ class Devices:
     count: int
     unhealthy: list[str] = field(default_factory=list)
     """Names of devices that are there and must not be used."""
+    refuses: bool = False
+    """Whether no device is given to a pod, though the scheduler believes that it can be."""
 
     def names(self) -> list[str]:
         """Names of all devices."""

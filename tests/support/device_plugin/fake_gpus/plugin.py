@@ -90,8 +90,10 @@ class Plugin:
                 yield wire.ListAndWatchResponse(devices=[_device(name, devices) for name in devices.names()])
             self._stop.wait(LOOK_SECONDS)
 
-    def _allocate(self, request: Any, _: Any) -> Any:
+    def _allocate(self, request: Any, context: Any) -> Any:
         """What a container gets: as from the real plugin, the variable by which a driver knows its devices."""
+        if Devices.read(self._file).refuses:
+            context.abort(grpc.StatusCode.INTERNAL, f"no {self._resource} can be given")
         answer = wire.AllocateResponse()
         for container in request.container_requests:
             names = ",".join(container.devices_ids)
