@@ -56,7 +56,7 @@ def measure(way: str, gpus: int) -> float:
         assert watching.stdout is not None
         for line in watching.stdout:
             now = time.monotonic()
-            phase, committed = (line.rstrip("\n").split(" ") + [""])[:2]
+            phase, committed = [*line.rstrip("\n").split(" "), ""][:2]
             number = int(committed or -1)
             if number >= 1 and first is None:
                 first = number, now

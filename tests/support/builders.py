@@ -29,10 +29,7 @@ from fedjob_protocol.messages import (
     AggregatorState,
     Base,
     CheckpointInfo,
-    ClientInfo,
     Contribution,
-    EvaluationState,
-    EvaluationView,
     FailedClient,
     RoundRecord,
     RoundView,
@@ -41,6 +38,7 @@ from fedjob_protocol.messages import (
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import DURABLE
 from fedjob_protocol.round import RoundState as AggregatorRound
+from fedjob_protocol.tasks import ClientInfo, EvaluationState, EvaluationView
 from tests.support.jobs import (  # noqa: F401 - some are here for those who import them from here
     BOOT,
     EPOCH,

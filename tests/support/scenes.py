@@ -40,18 +40,11 @@ from fedjob_operator.core.observed import (
 from fedjob_operator.core.platform import LOCAL
 from fedjob_protocol.clients import RegisteredClient
 from fedjob_protocol.errors import Word
-from fedjob_protocol.messages import (
-    AggregatorState,
-    Base,
-    CheckpointInfo,
-    EvaluationState,
-    EvaluationView,
-    RoundView,
-    StorageProblem,
-)
+from fedjob_protocol.messages import AggregatorState, Base, CheckpointInfo, RoundView, StorageProblem
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import DURABLE
 from fedjob_protocol.round import RoundState as AggregatorRound
+from fedjob_protocol.tasks import EvaluationState, EvaluationView
 from tests.support.builders import (
     BOOT,
     CLUSTER,

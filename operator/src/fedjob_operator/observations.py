@@ -37,15 +37,8 @@ from fedjob_operator.core.observed import (
 )
 from fedjob_protocol.clients import RegisteredClient, ReplacedClient, ReplacedClients
 from fedjob_protocol.errors import Word
-from fedjob_protocol.messages import (
-    AggregatorState,
-    CheckpointInfo,
-    ClientInfo,
-    EvaluationState,
-    EvaluationView,
-    RoundView,
-    TaskView,
-)
+from fedjob_protocol.messages import AggregatorState, CheckpointInfo, RoundView
+from fedjob_protocol.tasks import ClientInfo, EvaluationState, EvaluationView, TaskView
 
 Answer = (
     AggregatorState

@@ -26,18 +26,17 @@ from fedjob_client.work import (
     WorkId,
 )
 from fedjob_protocol.errors import KINDS, Refusal, Word
-from fedjob_protocol.messages import (
+from fedjob_protocol.messages import Base, FailureReport
+from fedjob_protocol.reasons import Reason
+from fedjob_protocol.tasks import (
     NON_FINITE_METRICS,
-    Base,
     EvaluateTask,
     EvaluationState,
     EvaluationView,
-    FailureReport,
     InitTask,
     TaskView,
     TrainTask,
 )
-from fedjob_protocol.reasons import Reason
 from tests.support.builders import info
 from tests.support.world.aggregator import SimulatedAggregator
 from tests.support.world.fences import Fence

@@ -18,8 +18,8 @@ from fedjob_client.transfer import epochs_header, metrics_header
 from fedjob_client.worker import Worker
 from fedjob_protocol.config import ClientConfig, Role
 from fedjob_protocol.digests import sha256_of
-from fedjob_protocol.messages import InitTask, TrainTask
 from fedjob_protocol.routes import MAX_JSON_BODY_BYTES
+from fedjob_protocol.tasks import InitTask, TrainTask
 from fedjob_protocol.weights import encode
 from tests.unit.client.asgi import serving
 from tests.unit.client.builders import a_classification, a_context, a_regression

@@ -24,8 +24,8 @@ from fedjob_client.work import (
     WorkId,
 )
 from fedjob_protocol.errors import KINDS, Refusal, Word
-from fedjob_protocol.messages import TaskState
 from fedjob_protocol.reasons import Reason
+from fedjob_protocol.tasks import TaskState
 
 
 def a_work(number=5, *, base="sha256:aa", config="c1"):

@@ -7,16 +7,10 @@ import pytest
 from fedjob_operator.api.v1alpha1 import Phase
 from fedjob_operator.core.actions import Evaluate, RecordEvaluation
 from fedjob_operator.core.client_evaluation import ClientAnswers, together
-from fedjob_protocol.messages import (
-    NON_FINITE_METRICS,
-    Base,
-    ClientEvaluation,
-    Evaluation,
-    EvaluationState,
-    EvaluationView,
-)
+from fedjob_protocol.messages import Base, ClientEvaluation, Evaluation
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import RoundState as AggregatorRound
+from fedjob_protocol.tasks import NON_FINITE_METRICS, EvaluationState, EvaluationView
 from tests.support.builders import UID, a_job, at, chain_digest, digest_of, of_type, only, record, seen, settled
 
 BASE = Base(round=1, digest=chain_digest(1))

@@ -6,9 +6,10 @@ from fedjob_operator.api.v1alpha1 import BestModel, CommittedModel, Divergence, 
 from fedjob_operator.core.actions import OpenRound, StartTask
 from fedjob_operator.core.divergence import base_of_round, watched
 from fedjob_operator.core.tasks import training_config
-from fedjob_protocol.messages import NON_FINITE_METRICS, Base
+from fedjob_protocol.messages import Base
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import RoundState as AggregatorRound
+from fedjob_protocol.tasks import NON_FINITE_METRICS
 from tests.support.builders import a_job, chain_digest, failure, of_type, only, record, seen, settled
 
 BEST = BestModel(round=2, value=0.5, digest=chain_digest(2))

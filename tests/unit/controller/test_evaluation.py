@@ -8,9 +8,9 @@ from fedjob_operator.api.v1alpha1 import ConditionType, Phase
 from fedjob_operator.core.actions import Evaluate, RecordEvaluation, WatchRound
 from fedjob_operator.core.observed import PodPhase, PodRole
 from fedjob_operator.core.stopping import is_due
-from fedjob_protocol.messages import EvaluationState
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import RoundState as AggregatorRound
+from fedjob_protocol.tasks import EvaluationState
 from tests.support.builders import a_job, at, chain_digest, of_type, only, pod, record, seen, settled
 
 JOB = a_job().rounds(5).evaluated(deadlineSeconds=60).objective()

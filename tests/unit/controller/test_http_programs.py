@@ -29,24 +29,20 @@ from fedjob_operator.ports import CallError
 from fedjob_protocol import PROTOCOL_VERSION
 from fedjob_protocol.config import ClientConfig, DataConfig, ModelConfig
 from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.messages import (
-    Base,
+from fedjob_protocol.messages import Base, Evaluation, FailureReport, Participant, RoundSpec
+from fedjob_protocol.reasons import Reason
+from fedjob_protocol.registration import TurnedAway, client_token
+from fedjob_protocol.tasks import (
     Destination,
     EvaluateTask,
-    Evaluation,
     EvaluationState,
     EvaluationView,
-    FailureReport,
     InitTask,
-    Participant,
-    RoundSpec,
     TaskState,
     TaskView,
     TrainingConfig,
     TrainTask,
 )
-from fedjob_protocol.reasons import Reason
-from fedjob_protocol.registration import TurnedAway, client_token
 from tests.support.builders import UID, chain_digest, info, seen
 
 VIEW = seen().round(3).observed.round

@@ -15,8 +15,8 @@ from fedjob_operator.core.actions import (
 from fedjob_operator.core.observed import PodPhase, PodRole
 from fedjob_operator.observations import Observations
 from fedjob_protocol.errors import Word
-from fedjob_protocol.messages import EvaluationState, TaskState, TaskView
 from fedjob_protocol.round import RoundState as AggregatorRound
+from fedjob_protocol.tasks import EvaluationState, TaskState, TaskView
 from tests.support.builders import BOOT, a_job, at, chain_digest, info, of_type, pod, record, seen, settled
 
 AGGREGATOR, CLIENT, EVALUATOR = pod(PodRole.AGGREGATOR), pod(PodRole.CLIENT, 0), pod(PodRole.EVALUATOR)

@@ -5,9 +5,9 @@ import pytest
 from fedjob_operator.api.v1alpha1 import ConditionType, Phase, RoundState
 from fedjob_operator.core.actions import CreatePod, OpenRound, StartTask
 from fedjob_operator.core.observed import PodRole
-from fedjob_protocol.messages import InitTask
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import RoundState as AggregatorRound
+from fedjob_protocol.tasks import InitTask
 from tests.support.builders import a_job, at, decided, of_type, only, seen, settled
 
 

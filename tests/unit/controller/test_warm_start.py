@@ -10,8 +10,8 @@ from fedjob_operator.core.actions import CreatePod, FindOrigin, StartTask
 from fedjob_operator.core.conditions import describe, finish
 from fedjob_operator.core.observed import OriginSeen
 from fedjob_operator.core.origin import choose_checkpoint
-from fedjob_protocol.messages import WarmInitTask
 from fedjob_protocol.reasons import Reason
+from fedjob_protocol.tasks import WarmInitTask
 from tests.support.builders import EPOCH, UID, a_job, at, chain_digest, decided, of_type, only, seen, settled
 
 ORIGIN = Origin(job="before", uid="other", round=4, digest=chain_digest(4))

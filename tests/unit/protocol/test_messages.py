@@ -14,19 +14,15 @@ from fedjob_protocol.config import ClientConfig, Termination
 from fedjob_protocol.messages import (
     AggregatorState,
     Base,
-    ClientInfo,
-    Destination,
     Evaluation,
     FailureReport,
     Participant,
     RoundRecord,
     RoundSpec,
     RoundView,
-    TaskView,
-    TrainingConfig,
-    TrainTask,
 )
 from fedjob_protocol.round import RoundState
+from fedjob_protocol.tasks import ClientInfo, Destination, TaskView, TrainingConfig, TrainTask
 from fedjob_protocol.wire import Answer, Message
 from tests.support.builders import chain_digest, contribution, failure, info, record, seen
 

@@ -13,8 +13,9 @@ from fedjob_client.training import Failure, evaluate, guarded
 from fedjob_client.transfer import TransferError
 from fedjob_client.work import ModelSource
 from fedjob_client.worker import Worker
-from fedjob_protocol.messages import NON_FINITE_METRICS, Base, EvaluateTask, EvaluationState, EvaluationView
+from fedjob_protocol.messages import Base
 from fedjob_protocol.reasons import Reason
+from fedjob_protocol.tasks import NON_FINITE_METRICS, EvaluateTask, EvaluationState, EvaluationView
 
 FETCH_SECONDS: Final = 60.0
 """How long the model may take to come, tries included; posting the task again tries again."""

@@ -37,8 +37,8 @@ from fedjob_client.work import (
     WorkId,
 )
 from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.messages import TaskState
 from fedjob_protocol.reasons import Reason
+from fedjob_protocol.tasks import TaskState
 
 FIRST_BACKOFF_SECONDS: Final = 0.05
 MAX_BACKOFF_SECONDS: Final = 5.0

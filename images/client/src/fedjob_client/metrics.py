@@ -6,8 +6,8 @@ from prometheus_client import Counter, Histogram
 from typing_extensions import override
 
 from fedjob_client.recorder import Recorder
-from fedjob_protocol.messages import EvaluationState, TaskState
 from fedjob_protocol.metrics import program_registry
+from fedjob_protocol.tasks import EvaluationState, TaskState
 
 PREFIX: Final = "fedjob_client"
 BUCKETS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150, 300, 600, 1800, 3600, 7200)

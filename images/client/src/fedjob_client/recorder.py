@@ -1,6 +1,6 @@
 """What the client tells whoever counts. Called on the event loop; must take microseconds and never raise."""
 
-from fedjob_protocol.messages import EvaluationState, TaskState
+from fedjob_protocol.tasks import EvaluationState, TaskState
 
 
 class Recorder:

@@ -14,17 +14,9 @@ from fedjob_client.training import announced_examples
 from fedjob_protocol import PROTOCOL_VERSION, __version__, routes
 from fedjob_protocol.config import ClientConfig, Role
 from fedjob_protocol.errors import Refusal, Word, quote
-from fedjob_protocol.messages import (
-    ClientInfo,
-    EvaluateTask,
-    EvaluationView,
-    InitTask,
-    TaskView,
-    TrainTask,
-    WarmInitTask,
-)
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.registration import TurnedAway
+from fedjob_protocol.tasks import ClientInfo, EvaluateTask, EvaluationView, InitTask, TaskView, TrainTask, WarmInitTask
 
 _log = logging.getLogger(__name__)
 

@@ -33,8 +33,8 @@ from fedjob_client.work import (
     WorkId,
 )
 from fedjob_client.worker import Worker
-from fedjob_protocol.messages import Destination, InitTask, TaskState, TaskView, TrainTask, WarmInitTask
 from fedjob_protocol.reasons import Reason
+from fedjob_protocol.tasks import Destination, InitTask, TaskState, TaskView, TrainTask, WarmInitTask
 
 ENDED: Final = frozenset({TaskState.REPORTED, TaskState.FAILED, TaskState.CANCELLED})
 

@@ -19,9 +19,9 @@ from fedjob_client.transfer import Parcel
 from fedjob_client.updates import body_of, check_examples, checked_params, delta_of, finite_metrics
 from fedjob_protocol.errors import Refusal
 from fedjob_protocol.manifest import Manifest, compare_manifest
-from fedjob_protocol.messages import EvaluateTask, InitTask, TrainTask
 from fedjob_protocol.process import EXIT_FATAL, exit_now, leave_termination
 from fedjob_protocol.reasons import Reason
+from fedjob_protocol.tasks import EvaluateTask, InitTask, TrainTask
 
 _log = logging.getLogger(__name__)
 

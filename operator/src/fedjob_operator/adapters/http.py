@@ -37,8 +37,9 @@ from fedjob_operator.ports import CallError
 from fedjob_protocol import PROTOCOL_VERSION, routes
 from fedjob_protocol.clients import ReplacedClients
 from fedjob_protocol.errors import Problem, Refusal, Word
-from fedjob_protocol.messages import AggregatorState, ClientInfo, EvaluationView, InitTask, RoundView, TaskView
+from fedjob_protocol.messages import AggregatorState, RoundView
 from fedjob_protocol.registration import client_token
+from fedjob_protocol.tasks import ClientInfo, EvaluationView, InitTask, TaskView
 from fedjob_protocol.version import OLDEST_SUPPORTED, check_protocol
 
 WATCH_SECONDS: Final = 5

@@ -30,8 +30,8 @@ from fedjob_operator.core.startup import begin_startup
 from fedjob_operator.core.suspension import suspending
 from fedjob_operator.core.tasks import training_config
 from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS
-from fedjob_protocol.messages import OptimizerConfig, TrainingConfig
 from fedjob_protocol.reasons import Reason
+from fedjob_protocol.tasks import OptimizerConfig, TrainingConfig
 
 MAX_COUNT: Final = 10**12
 """Attempts, redraws and terms beyond this were not counted by any operator."""

@@ -9,16 +9,10 @@ from dataclasses import dataclass
 from fedjob_operator.api.v1alpha1 import JobCheckpoint, Origin
 from fedjob_operator.core.observed import PodRole
 from fedjob_protocol.config import ClientConfig
-from fedjob_protocol.messages import (
-    EvaluateTask,
-    Evaluation,
-    FailureReport,
-    InitTask,
-    RoundSpec,
-    TrainTask,
-)
+from fedjob_protocol.messages import Evaluation, FailureReport, RoundSpec
 from fedjob_protocol.registration import TurnedAway
 from fedjob_protocol.replication import Leadership
+from fedjob_protocol.tasks import EvaluateTask, InitTask, TrainTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

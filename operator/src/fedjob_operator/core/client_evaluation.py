@@ -9,16 +9,8 @@ from fedjob_operator.core.observed import PodRole, PodView
 from fedjob_operator.core.pods import wanted_clients
 from fedjob_operator.core.scene import Scene
 from fedjob_operator.core.stopping import usable_metrics
-from fedjob_protocol.messages import (
-    MAX_CLIENT_EVALUATIONS,
-    NON_FINITE_METRICS,
-    Base,
-    ClientEvaluation,
-    EvaluationState,
-    EvaluationView,
-    RoundRecord,
-    Spread,
-)
+from fedjob_protocol.messages import MAX_CLIENT_EVALUATIONS, Base, ClientEvaluation, RoundRecord, Spread
+from fedjob_protocol.tasks import NON_FINITE_METRICS, EvaluationState, EvaluationView
 
 MAX_EXAMPLES = 2**53
 """Most held-out examples that a client's word is taken for."""

@@ -17,7 +17,8 @@ from fedjob_operator.api.v1alpha1 import (
     ObjectiveMode,
     Recovery,
 )
-from fedjob_protocol.messages import NON_FINITE_METRICS, Base
+from fedjob_protocol.messages import Base
+from fedjob_protocol.tasks import NON_FINITE_METRICS
 
 FACTOR: Final = 10.0
 """A loss over so many times the lowest is too high."""

@@ -11,18 +11,10 @@ from fedjob_operator.core.observed import PodRole, PodView
 from fedjob_operator.core.pods import needs_evaluator
 from fedjob_operator.core.scene import Scene, Step, progressing
 from fedjob_operator.core.stopping import improves, usable_metrics
-from fedjob_protocol.messages import (
-    NON_FINITE_METRICS,
-    Base,
-    ClientEvaluation,
-    EvaluateTask,
-    Evaluation,
-    EvaluationState,
-    RoundRecord,
-    Spread,
-)
+from fedjob_protocol.messages import Base, ClientEvaluation, Evaluation, RoundRecord, Spread
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.routes import model_path
+from fedjob_protocol.tasks import NON_FINITE_METRICS, EvaluateTask, EvaluationState
 
 CLIENTS_PREFIX = "clients/"
 """Before the names of the clients' metrics where there is an evaluator, too."""

@@ -10,8 +10,9 @@ from enum import StrEnum
 
 from fedjob_operator.api.v1alpha1 import Origin
 from fedjob_protocol.clients import RegisteredClient
-from fedjob_protocol.messages import AggregatorState, ClientInfo, EvaluationView, RoundView
+from fedjob_protocol.messages import AggregatorState, RoundView
 from fedjob_protocol.reasons import Reason
+from fedjob_protocol.tasks import ClientInfo, EvaluationView
 
 
 class PodRole(StrEnum):

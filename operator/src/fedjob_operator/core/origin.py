@@ -5,8 +5,8 @@ from fedjob_operator.api.v1alpha1 import FederatedJob, JobCheckpoint, Origin
 from fedjob_operator.core.conditions import is_finished
 from fedjob_operator.core.observed import OriginSeen
 from fedjob_operator.core.scene import Scene
-from fedjob_protocol.messages import ModelOrigin
 from fedjob_protocol.routes import model_path
+from fedjob_protocol.tasks import ModelOrigin
 
 
 def choose_checkpoint(ask: JobCheckpoint, other: FederatedJob, *, attempt: int = 0) -> OriginSeen:

@@ -14,22 +14,10 @@ from fedjob_operator.core.schedules import learning_rate
 from fedjob_operator.core.selection import init_seed, training_seed
 from fedjob_operator.core.stopping import is_due
 from fedjob_operator.core.turns import takes_turns
-from fedjob_protocol.messages import (
-    Base,
-    Destination,
-    InitTask,
-    OptimizerConfig,
-    Participant,
-    RoundSpec,
-    RoundView,
-    Strategy,
-    TrainingConfig,
-    TrainTask,
-    WarmInitTask,
-    Weighting,
-)
+from fedjob_protocol.messages import Base, Participant, RoundSpec, RoundView, Strategy, Weighting
 from fedjob_protocol.routes import failure_path, model_path, update_path
 from fedjob_protocol.strategies import BUILT_IN_STRATEGIES
+from fedjob_protocol.tasks import Destination, InitTask, OptimizerConfig, TrainingConfig, TrainTask, WarmInitTask
 
 FEDPROX = "FedProx"
 """Name of the strategy whose parameter `mu` the clients need."""
