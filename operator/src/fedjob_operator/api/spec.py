@@ -236,7 +236,8 @@ class FederatedJobSpec(SpecModel):
     tried again with the same participants; checkpoints stay on the aggregator's volume. May be changed. Default
     false."""
     active_deadline_seconds: Seconds | None = None
-    """Time limit of the whole job, in seconds of not being suspended; then it fails. May be changed. Default: none."""
+    """Time limit of the whole job, in seconds from the opening of the first round, those of being suspended not
+    counted; then it fails. Waiting for a start is limited by startupDeadlineSeconds. May be changed. Default: none."""
     ttl_seconds_after_finished: SecondsOrZero | None = None
     """Delete the job this many seconds after it has finished. May be changed. Default: never."""
     serve: Serve = Serve()
