@@ -10,10 +10,11 @@ from fedjob_aggregator.machine import step as real_step
 from fedjob_client.work import WorkId
 from fedjob_operator.api.v1alpha1 import ConditionType, FederatedJob, FederatedJobStatus, Phase
 from fedjob_operator.core.decide import decide
+from fedjob_operator.core.layout import needs_evaluator
 from fedjob_operator.core.leadership import replica_name
 from fedjob_operator.core.observed import PodRole
 from fedjob_operator.core.platform import LOCAL, Platform
-from fedjob_operator.core.pods import leading_index, needs_evaluator
+from fedjob_operator.core.pods import leading_index
 from fedjob_operator.core.turns import takes_turns
 from fedjob_protocol.messages import RoundRecord
 from tests.support.world.aggregator import Machine, SimulatedAggregator

@@ -4,8 +4,9 @@ import pytest
 
 from fedjob_operator.api.v1alpha1 import Phase
 from fedjob_operator.core.actions import CreatePod, DeletePod, FetchInfo, ReadState
+from fedjob_operator.core.layout import group_of
 from fedjob_operator.core.observed import PodPhase, PodRole
-from fedjob_operator.core.pods import group_of, plan_pods, release_pods, replacement_delay
+from fedjob_operator.core.pods import plan_pods, release_pods, replacement_delay
 from fedjob_protocol.reasons import Reason
 from tests.support.builders import EPOCH, a_job, at, decided, only, pod, seen, settled
 

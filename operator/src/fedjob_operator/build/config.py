@@ -1,8 +1,8 @@
 """The configuration document that a client process is started with."""
 
 from fedjob_operator.api.v1alpha1 import ClientGroup, DataOverride, DataSpec, FederatedJob, Partition
+from fedjob_operator.core.layout import client_indices, group_of
 from fedjob_operator.core.observed import PodRole
-from fedjob_operator.core.pods import client_indices, group_of
 from fedjob_operator.core.tasks import client_name
 from fedjob_protocol.config import ClientConfig, DataConfig, Device, ModelConfig, PartitionConfig, PartitionScheme, Role
 from fedjob_protocol.messages import Base

@@ -6,8 +6,8 @@ A job's name has at most 40 characters, so that every name here fits into the 63
 from typing import Final
 
 from fedjob_operator.api.v1alpha1 import GROUP, FederatedJob
+from fedjob_operator.core.layout import group_of
 from fedjob_operator.core.observed import PodRole
-from fedjob_operator.core.pods import group_of
 
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "fedjob-operator"

@@ -24,9 +24,9 @@ from fedjob_operator.build.settings import PodSettings
 from fedjob_operator.build.storage import Document, template_name
 from fedjob_operator.core.actions import CreatePod
 from fedjob_operator.core.devices import GPU_RESOURCE, gpu_limits
+from fedjob_operator.core.layout import group_of, pod_name
 from fedjob_operator.core.leadership import replica_name
 from fedjob_operator.core.observed import PodRole
-from fedjob_operator.core.pods import group_of, pod_name
 from fedjob_protocol.config import CONFIG_VARIABLE, TERMINATION_LOG_VARIABLE, TOKEN_VARIABLE, ClientConfig
 from fedjob_protocol.registration import EXTERNAL_GROUPS_VARIABLE, registration_variable
 from fedjob_protocol.routes import AGGREGATOR_PORT, CLIENT_PORT, HEALTH_PATH, METRICS_PORT, READY_PATH

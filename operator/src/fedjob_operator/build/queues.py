@@ -9,8 +9,8 @@ from typing import Final
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.build.names import UID_CHARACTERS
+from fedjob_operator.core.layout import declared_clients, needs_evaluator
 from fedjob_operator.core.observed import PodRole
-from fedjob_operator.core.pods import declared_clients, needs_evaluator
 from fedjob_operator.core.turns import takes_turns
 
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"

@@ -16,8 +16,8 @@ from fedjob_operator.build.names import (
     secret_name,
     service_name,
 )
+from fedjob_operator.core.layout import group_of
 from fedjob_operator.core.observed import PodRole
-from fedjob_operator.core.pods import group_of
 from fedjob_protocol.routes import AGGREGATOR_PORT
 
 Document = dict[str, Any]

@@ -20,10 +20,10 @@ from fedjob_operator.api.v1alpha1 import (
 )
 from fedjob_operator.core.actions import CheckPods
 from fedjob_operator.core.conditions import finish, set_condition
+from fedjob_operator.core.layout import client_indices
 from fedjob_operator.core.observed import Observed
 from fedjob_operator.core.obstacles import reason_of
 from fedjob_operator.core.platform import Platform
-from fedjob_operator.core.pods import client_indices
 from fedjob_operator.core.readiness import without_pods
 from fedjob_operator.core.scene import Step
 from fedjob_operator.core.startup import begin_startup

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import fsum, isfinite, sqrt
 
 from fedjob_operator.api.v1alpha1 import FederatedJobSpec
+from fedjob_operator.core.layout import wanted_clients
 from fedjob_operator.core.observed import PodRole, PodView
-from fedjob_operator.core.pods import wanted_clients
 from fedjob_operator.core.scene import Scene
 from fedjob_operator.core.stopping import usable_metrics
 from fedjob_protocol.messages import MAX_CLIENT_EVALUATIONS, Base, ClientEvaluation, RoundRecord, Spread

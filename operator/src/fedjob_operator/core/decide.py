@@ -17,12 +17,13 @@ from fedjob_operator.core.contradictions import contradiction
 from fedjob_operator.core.divergence import diverges
 from fedjob_operator.core.external import farewells
 from fedjob_operator.core.finished import look_after
+from fedjob_operator.core.layout import wanted_clients
 from fedjob_operator.core.leadership import lead
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import Observed, PodPhase
 from fedjob_operator.core.phases import TERMINAL
 from fedjob_operator.core.platform import LOCAL, Platform
-from fedjob_operator.core.pods import plan_pods, release_pods, wanted_clients
+from fedjob_operator.core.pods import plan_pods, release_pods
 from fedjob_operator.core.quorum import DEFINITIVE, may_start, missing_clients
 from fedjob_operator.core.readiness import observe
 from fedjob_operator.core.replacement import listening, with_replacements

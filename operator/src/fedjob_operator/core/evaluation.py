@@ -6,9 +6,9 @@ from datetime import datetime
 from fedjob_operator.api.v1alpha1 import EvaluationMode, FederatedJobStatus, RoundState
 from fedjob_operator.core.actions import Evaluate, RecordEvaluation
 from fedjob_operator.core.client_evaluation import ClientAnswers, ask_clients, asked_at, listed, together
+from fedjob_operator.core.layout import needs_evaluator
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import PodRole, PodView
-from fedjob_operator.core.pods import needs_evaluator
 from fedjob_operator.core.scene import Scene, Step, progressing
 from fedjob_operator.core.stopping import improves, usable_metrics
 from fedjob_protocol.messages import Base, ClientEvaluation, Evaluation, RoundRecord, Spread

@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, Gpus
 from fedjob_operator.core.devices import gpus_of
+from fedjob_operator.core.layout import Place, group_of, needs_evaluator, wanted_clients
 from fedjob_operator.core.observed import Observed, PodPhase, PodRole, PodView
 from fedjob_operator.core.platform import Platform
-from fedjob_operator.core.pods import Place, PodPlan, group_of, needs_evaluator, wanted_clients
+from fedjob_operator.core.pods import PodPlan
 from fedjob_operator.core.turns import takes_turns
 from fedjob_protocol.reasons import Reason
 

@@ -18,9 +18,9 @@ from fedjob_operator.api.v1alpha1 import (
     StandbyStatus,
 )
 from fedjob_operator.core.actions import Action, Appoint, WatchRound, appoint_key, open_key, state_key, watch_key
+from fedjob_operator.core.layout import pod_name
 from fedjob_operator.core.observed import Failure, PodPhase, PodRole, PodView
 from fedjob_operator.core.obstacles import UNREACHABLE_AFTER
-from fedjob_operator.core.pods import pod_name
 from fedjob_operator.core.scene import Scene, Step, failed, progressing
 from fedjob_operator.core.tasks import base_of
 from fedjob_protocol.errors import Word

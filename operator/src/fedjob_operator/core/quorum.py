@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 
 from fedjob_operator.api.resolve import clients_per_round, min_clients, over_select
 from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.core.layout import wanted_clients
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import PodRole
-from fedjob_operator.core.pods import PodPlan, wanted_clients
+from fedjob_operator.core.pods import PodPlan
 from fedjob_operator.core.selection import select
 from fedjob_operator.core.turns import takes_turns
 from fedjob_protocol.messages import FailedClient

@@ -12,11 +12,12 @@ from fedjob_operator.api.v1alpha1 import (
 )
 from fedjob_operator.core.conditions import set_condition
 from fedjob_operator.core.gpus import computes_on_cpu, count_gpus, missing_gpus
+from fedjob_operator.core.layout import declared_clients, pod_name
 from fedjob_operator.core.leadership import leadership_condition, silence_of, with_standbys
 from fedjob_operator.core.observed import Observed, PodPhase, PodRole, PodView
 from fedjob_operator.core.obstacles import first_specific
 from fedjob_operator.core.platform import Platform
-from fedjob_operator.core.pods import PodPlan, declared_clients, pod_name
+from fedjob_operator.core.pods import PodPlan
 from fedjob_operator.core.quorum import at_hand, missing_clients
 from fedjob_operator.core.scene import Scene
 from fedjob_operator.core.turns import takes_turns

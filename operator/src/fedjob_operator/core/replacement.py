@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, ReplacedClient
 from fedjob_operator.core.actions import ListReplaced, OpenRound, WatchRound
 from fedjob_operator.core.external import has_outside
+from fedjob_operator.core.layout import wanted_clients
 from fedjob_operator.core.observed import Observed, PodRole
-from fedjob_operator.core.pods import wanted_clients
 from fedjob_operator.core.scene import Scene, Step
 
 

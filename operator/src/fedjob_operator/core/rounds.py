@@ -19,10 +19,10 @@ from fedjob_operator.core.actions import ReportFailure, WatchRound
 from fedjob_operator.core.adoption import adopt
 from fedjob_operator.core.divergence import describe_divergence, recovered
 from fedjob_operator.core.evaluation import evaluate
+from fedjob_operator.core.layout import client_indices, wanted_clients
 from fedjob_operator.core.leadership import await_standbys
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import PodRole, PodView
-from fedjob_operator.core.pods import client_indices, wanted_clients
 from fedjob_operator.core.quorum import at_hand, definitive_reason, draw, missing_clients, retry_delay
 from fedjob_operator.core.scene import Scene, Step, failed, progressing
 from fedjob_operator.core.tasks import open_round, start_task

@@ -6,9 +6,9 @@ from fedjob_operator.api.resolve import clients_per_round, min_reports
 from fedjob_operator.api.v1alpha1 import CurrentRound, FederatedJob
 from fedjob_operator.core.actions import OpenRound, StartTask
 from fedjob_operator.core.divergence import base_of_round, learning_rate_factor
+from fedjob_operator.core.layout import group_of
 from fedjob_operator.core.observed import PodView
 from fedjob_operator.core.origin import served_origin
-from fedjob_operator.core.pods import group_of
 from fedjob_operator.core.scene import Scene
 from fedjob_operator.core.schedules import learning_rate
 from fedjob_operator.core.selection import init_seed, training_seed

@@ -32,8 +32,8 @@ from fedjob_operator.build.serving import server_deployment, server_policy, serv
 from fedjob_operator.build.settings import PodSettings
 from fedjob_operator.build.storage import aggregator_claim, aggregator_service, client_claims, token_secret
 from fedjob_operator.core.actions import CreatePod, DeletePod, ServeModel
+from fedjob_operator.core.layout import needs_evaluator, pod_name
 from fedjob_operator.core.observed import PodCheck, PodRole, PodView, ServersSeen
-from fedjob_operator.core.pods import needs_evaluator, pod_name
 from fedjob_operator.ports import CallError
 from fedjob_protocol.reasons import Reason
 
