@@ -230,7 +230,7 @@ CREATED: Final = (
     created("classes of values", ("data", "partition"), {"scheme": "ByLabel"}, Reason.DATA_ERROR, "class labels"),
     created("too many shards", ("data", "partition"), SHARDS, Reason.DATA_ERROR, "shards"),
     created("the largest rate", ("training", "learningRate"), 1_000_000, Reason.UPDATE_REFUSED, "value-out-of-range"),
-    created("GPUs that ours do not use", (*GROUP, "device"), "GPU", Reason.INVALID_SPEC, "device: GPU was asked for"),
+    created("no GPU to compute on", (*GROUP, "device"), "GPU", Reason.GPU_UNAVAILABLE, "no NVIDIA driver"),
     created("no such trainer", (*GROUP, "trainer"), "nosuch.module:X", Reason.TRAINER_ERROR, "no module nosuch"),
     created("claims of nothing", (*GROUP, "volumeClaimTemplates"), [{}], Reason.POD_REFUSED, "accessModes"),
     created("no such volume", (*STORAGE, "claimName"), "nosuch", Reason.VOLUME_UNAVAILABLE, '"nosuch" not found'),
