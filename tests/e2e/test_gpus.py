@@ -195,7 +195,8 @@ def test_a_pod_that_the_kubelet_refuses_for_its_gpu_is_replaced(kubectl, gpus):
 
 def test_a_client_that_was_given_a_gpu_it_cannot_use_says_so(kubectl, gpus):
     for name, device in (("auto", "Auto"), ("gpu", "GPU")):
-        kubectl.apply(digits(name, clients=1, rounds=30, group={"gpus": 1, "device": device}, training=LONG))
+        group = {"gpus": 1, "device": device}
+        kubectl.apply(digits(name, clients=1, rounds=30, group=group, model={"name": "softmax"}, training=LONG))
 
     def on_the_cpu(status: dict) -> bool:
         told = condition(status, "ClientsReady")

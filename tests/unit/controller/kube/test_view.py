@@ -33,6 +33,11 @@ def at(text):
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
+def ending(document):
+    document["metadata"] |= {"deletionTimestamp": "2026-01-01T00:02:05Z", "deletionGracePeriodSeconds": 5}
+    return document
+
+
 def test_a_new_pod_is_starting_since_its_creation():
     seen = view(pod(index=3, ordinal=2))
     assert (seen.role, seen.index, seen.ordinal) == (PodRole.CLIENT, 3, 2)
@@ -257,6 +262,8 @@ def test_what_a_program_says_is_harmless_on_a_terminal():
         (waiting("ErrImagePull", gpus=2), 2),
         (terminated(1, gpus=2), 0),
         (ready(), 0),
+        (ending(ready(gpus=2)), 2),
+        (ending(terminated(1, gpus=2)), 0),
     ],
 )
 def test_gpus_are_held_from_the_moment_of_a_node_to_the_end(document, held):
@@ -337,11 +344,6 @@ def lost_node(**more):
             item["status"] = "False"
         if item["type"] == "ContainersReady":
             item["status"] = "True"
-    return document
-
-
-def ending(document):
-    document["metadata"] |= {"deletionTimestamp": "2026-01-01T00:02:05Z", "deletionGracePeriodSeconds": 5}
     return document
 
 

@@ -71,8 +71,14 @@ def view(pod: Document) -> PodView | None:
         exit=end,
         waiting=_waiting(pod, status, main) if phase is PodPhase.STARTING and end is None else None,
         silent_since=_silent_since(pod, status, main) if phase is PodPhase.STOPPING else None,
-        gpus_held=gpus_of(pod) if phase is not PodPhase.EXITED and mapping(pod.get("spec")).get("nodeName") else 0,
+        gpus_held=0 if phase is PodPhase.EXITED else _gpus_held(pod, status),
     )
+
+
+def _gpus_held(pod: Document, status: Document) -> int:
+    """GPUs that a pod keeps from others, from its node's choice to its end; being asked to end is not that yet."""
+    is_over = status.get("phase") in ("Failed", "Succeeded")
+    return gpus_of(pod) if mapping(pod.get("spec")).get("nodeName") and not is_over else 0
 
 
 def held_up_since_node(pod: Document) -> datetime | None:
