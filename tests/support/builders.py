@@ -71,6 +71,8 @@ def pod(
     exit: Exit | None = None,  # noqa: A002 - the field's name
     waiting: Waiting | None = None,
     gpus_held: int = 0,
+    is_kept: bool = False,
+    cohort: int | None = None,
 ) -> PodView:
     """One pod."""
     title = f"{role}-{index}-{ordinal}"
@@ -85,6 +87,8 @@ def pod(
         exit=exit,
         waiting=waiting,
         gpus_held=gpus_held,
+        is_kept=is_kept,
+        cohort=cohort,
     )
 
 

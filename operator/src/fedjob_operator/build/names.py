@@ -20,6 +20,7 @@ JOB_UID_LABEL: Final = f"{GROUP}/job-uid"
 ROLE_LABEL: Final = f"{GROUP}/role"
 INDEX_LABEL: Final = f"{GROUP}/index"
 ORDINAL_LABEL: Final = f"{GROUP}/ordinal"
+COHORT_LABEL: Final = f"{GROUP}/cohort"
 GROUP_LABEL: Final = f"{GROUP}/group"
 
 SERVER_ROLE: Final = "server"

@@ -81,7 +81,7 @@ def _finished(job: FederatedJob, action: CreatePod, pod: Document) -> Document:
         spec["restartPolicy"] = "Always"
     _hide_gpus(_main_container(spec, action.role))
     kept = {key: metadata[key] for key in ("annotations", "finalizers") if metadata.get(key)}
-    if queued := queue_annotations(job, action.role):
+    if queued := queue_annotations(job, action):
         kept["annotations"] = {**queued, **_mapping(kept.get("annotations", {}), "template.metadata.annotations")}
     return {
         "apiVersion": "v1",
@@ -90,7 +90,7 @@ def _finished(job: FederatedJob, action: CreatePod, pod: Document) -> Document:
             **kept,
             "name": pod_name(job.metadata.name, *place),
             "namespace": job.metadata.namespace,
-            "labels": {**queue_labels(job, action.role), **_labels(metadata), **pod_labels(job, *place)},
+            "labels": {**queue_labels(job, action), **_labels(metadata), **pod_labels(job, *place)},
             "ownerReferences": [owner(job)],
         },
         "spec": spec,

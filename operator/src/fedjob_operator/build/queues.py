@@ -1,4 +1,4 @@
-"""What of a job's labels its pods carry, so that Kueue can queue them: nothing else of the project knows of it.
+"""What of a job's labels its pods carry, so that Kueue can queue them.
 
 Where clients stay for the whole job, they and the evaluator are one group, admitted together or not at all. Where they
 take turns there is never a moment at which all are there, so each pod is admitted by itself. The aggregator is in no
@@ -8,12 +8,12 @@ queue: it goes on serving the model when everything else was given back, and wou
 from typing import Final
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
-from fedjob_operator.build.names import UID_CHARACTERS
+from fedjob_operator.build.names import COHORT_LABEL, UID_CHARACTERS
+from fedjob_operator.core.actions import CreatePod
+from fedjob_operator.core.cohorts import QUEUE_LABEL, is_admitted_together
 from fedjob_operator.core.layout import declared_clients, needs_evaluator
 from fedjob_operator.core.observed import PodRole
-from fedjob_operator.core.turns import takes_turns
 
-QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
 GROUP_NAME_LABEL: Final = "kueue.x-k8s.io/pod-group-name"
 TOTAL_ANNOTATION: Final = "kueue.x-k8s.io/pod-group-total-count"
@@ -22,20 +22,22 @@ RETRIABLE_ANNOTATION: Final = "kueue.x-k8s.io/retriable-in-group"
 would be kept until others took their places."""
 
 
-def queue_labels(job: FederatedJob, role: PodRole) -> dict[str, str]:
+def queue_labels(job: FederatedJob, action: CreatePod) -> dict[str, str]:
     """Labels of a pod whose job is in a queue; none where it is in none."""
     labels = job.metadata.labels
-    if role is PodRole.AGGREGATOR or QUEUE_LABEL not in labels:
+    if action.role is PodRole.AGGREGATOR or QUEUE_LABEL not in labels:
         return {}
     passed = {name: labels[name] for name in (QUEUE_LABEL, PRIORITY_LABEL) if name in labels}
-    if takes_turns(job.spec):
+    if not is_admitted_together(job):
         return passed
-    return {**passed, GROUP_NAME_LABEL: f"{job.metadata.name}-{job.metadata.uid[:UID_CHARACTERS]}"}
+    cohort = str(action.cohort or 0)
+    group = f"{job.metadata.name}-{job.metadata.uid[:UID_CHARACTERS]}-{cohort}"
+    return {**passed, GROUP_NAME_LABEL: group, COHORT_LABEL: cohort}
 
 
-def queue_annotations(job: FederatedJob, role: PodRole) -> dict[str, str]:
+def queue_annotations(job: FederatedJob, action: CreatePod) -> dict[str, str]:
     """Annotations of a pod whose group is admitted together."""
-    if GROUP_NAME_LABEL not in queue_labels(job, role):
+    if GROUP_NAME_LABEL not in queue_labels(job, action):
         return {}
     total = len(declared_clients(job)) + (1 if needs_evaluator(job) else 0)
     return {TOTAL_ANNOTATION: str(total), RETRIABLE_ANNOTATION: "false"}

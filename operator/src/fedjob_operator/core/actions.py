@@ -22,6 +22,8 @@ class CreatePod:
     role: PodRole
     index: int
     ordinal: int
+    cohort: int | None = None
+    """Of a pod that a queue admits together with others: which start of them it belongs to."""
 
     @property
     def key(self) -> str:

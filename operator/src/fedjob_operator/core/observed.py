@@ -71,6 +71,10 @@ class PodView:
     """While starting, when something holds it up."""
     silent_since: datetime | None = None
     """While stopping: when it should have ended, if it is reported not ready, and not that it ended."""
+    is_kept: bool = False
+    """While stopping: whether nothing of it runs any more, and a finalizer of somebody keeps its object."""
+    cohort: int | None = None
+    """Of a pod that a queue admits together with others: which start of them it belongs to."""
     gpus_held: int = 0
     """GPUs that are taken for it, from the moment it has a node."""
     boot_id: str | None = None

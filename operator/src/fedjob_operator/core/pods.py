@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_operator.core.actions import Action, CreatePod, DeletePod, FetchInfo, ReadState
+from fedjob_operator.core.cohorts import cohort
 from fedjob_operator.core.external import Outside, plan_outside
 from fedjob_operator.core.layout import Place, wanted_clients, wanted_outside
 from fedjob_operator.core.moments import after
@@ -70,7 +71,7 @@ def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
     blocked = stock.blocked
     stock = replace(stock, newest={**stock.newest, **{place: stock.retired[place] for place in blocked}})
     free = [place for place in stock.limits if place not in blocked]
-    successors, due = _successors(free, stock)
+    successors, due = _successors(free, stock, cohort(job, stock))
     aggregators = {index: pod for (role, index), pod in stock.newest.items() if role is PodRole.AGGREGATOR}
     needed = turn.needed if turn else frozenset(_clients(stock.limits))
     evaluator = (PodRole.EVALUATOR, 0)
@@ -108,26 +109,32 @@ def _obstacles(stock: Standing, turn: Turn | None, outside: Outside) -> dict[Pla
     return found
 
 
-def _successors(places: Iterable[Place], stock: Standing) -> tuple[list[Action], datetime | None]:
+def _successors(places: Iterable[Place], stock: Standing, group: int | None) -> tuple[list[Action], datetime | None]:
     """The pods to make now, and when the next one is due."""
-    actions: list[Action] = []
+    made: list[CreatePod] = []
     wake: list[datetime] = []
     for place in places:
         pod, first = stock.newest.get(place), stock.firsts.get(place, 0)
         if pod is None:
-            actions.append(CreatePod(role=place[0], index=place[1], ordinal=first))
+            made.append(CreatePod(role=place[0], index=place[1], ordinal=first))
         elif pod.phase is PodPhase.EXITED and place not in stock.lost:
             due = after(pod.since, replacement_delay(pod.ordinal - first))
             if due <= stock.now:
-                actions.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
+                made.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
             else:
                 wake.append(due)
+        elif pod.is_kept:
+            made.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
         elif pod.phase is PodPhase.STOPPING and (at := unreachable_at(pod)) is not None:
             if at > stock.now:
                 wake.append(at)
             elif place not in stock.owners:
-                actions.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
-    return actions, min(wake, default=None)
+                made.append(CreatePod(role=pod.role, index=pod.index, ordinal=pod.ordinal + 1))
+    return [_grouped(action, group) for action in made], min(wake, default=None)
+
+
+def _grouped(action: CreatePod, group: int | None) -> CreatePod:
+    return action if group is None or action.role is PodRole.AGGREGATOR else replace(action, cohort=group)
 
 
 def _turn(job: FederatedJob, seen: Observed, stock: Standing) -> Turn | None:

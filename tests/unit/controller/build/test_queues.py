@@ -1,5 +1,8 @@
 """Jobs in a queue of Kueue: what their pods carry."""
 
+from dataclasses import replace
+
+from fedjob_operator.adapters.kube.view import view
 from fedjob_operator.build.pods import build_pod
 from tests.unit.controller.build.test_pods import AGGREGATOR, CLIENT, EVALUATOR, SETTINGS, a_job
 
@@ -21,11 +24,11 @@ def metadata(job, action):
 
 def test_clients_and_evaluator_are_one_group_that_is_admitted_together():
     for action in (CLIENT, EVALUATOR):
-        found = metadata(queued(), action)
+        found = metadata(queued(), replace(action, cohort=1764380453))
         assert {key: found["labels"][key] for key in (QUEUE, PRIORITY, GROUP)} == {
             QUEUE: "team-a",
             PRIORITY: "high",
-            GROUP: "mnist-0c5f3d1e",
+            GROUP: "mnist-0c5f3d1e-1764380453",
         }
         assert found["annotations"] == {TOTAL: "4", "kueue.x-k8s.io/retriable-in-group": "false"}
         assert "team" not in found["labels"]
@@ -55,3 +58,18 @@ def test_a_template_may_say_otherwise_and_keeps_its_own_annotations():
     found = metadata(queued(group={"template": template}), CLIENT)
     assert found["labels"][QUEUE] == "other"
     assert (found["annotations"]["mine"], found["annotations"][TOTAL]) == ("x", "9")
+
+
+def test_the_longest_name_of_a_job_fits_into_the_name_of_its_group():
+    job = queued()
+    long = job.model_copy(update={"metadata": job.metadata.model_copy(update={"name": "j" * 40})})
+    assert len(metadata(long, replace(CLIENT, cohort=10**10 - 1))["labels"][GROUP]) <= 63
+
+
+def test_what_is_built_is_what_is_read_again():
+    pod = build_pod(queued(), replace(CLIENT, cohort=1764380453), SETTINGS)
+    pod["metadata"]["uid"] = "u"
+    assert view(pod).cohort == 1764380453
+    without = build_pod(queued(labels={}), CLIENT, SETTINGS)
+    without["metadata"]["uid"] = "u"
+    assert view(without).cohort is None

@@ -80,6 +80,21 @@ def test_a_pod_that_was_asked_to_end_is_stopping_since_then():
     assert (seen.phase, seen.since, seen.url) == (PodPhase.STOPPING, at("2026-01-01T00:02:00Z"), None)
 
 
+@pytest.mark.parametrize(
+    ("document", "finalizers", "is_kept"),
+    [
+        (ending(terminated(0, phase="Succeeded")), ["kueue.x-k8s.io/managed"], True),
+        (ending(terminated(1)), ["kueue.x-k8s.io/managed"], True),
+        (ending(terminated(1)), [], False),
+        (ending(ready()), ["kueue.x-k8s.io/managed"], False),
+        (terminated(1), ["kueue.x-k8s.io/managed"], False),
+    ],
+)
+def test_a_pod_that_ended_and_is_kept_by_a_finalizer(document, finalizers, is_kept):
+    document["metadata"]["finalizers"] = finalizers
+    assert view(document).is_kept == is_kept
+
+
 def test_a_program_started_again_in_its_place_is_another_incarnation():
     first = view(ready(PodRole.AGGREGATOR))
     last = {"terminated": ended(137, "OOMKilled")}

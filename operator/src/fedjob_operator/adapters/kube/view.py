@@ -22,6 +22,7 @@ from fedjob_operator.adapters.kube.holdups import held_up_since
 from fedjob_operator.build.names import (
     AGGREGATOR_CONTAINER,
     CLIENT_CONTAINER,
+    COHORT_LABEL,
     INDEX_LABEL,
     JOB_UID_LABEL,
     ORDINAL_LABEL,
@@ -33,6 +34,8 @@ from fedjob_protocol.reasons import Reason
 from fedjob_protocol.routes import AGGREGATOR_PORT, CLIENT_PORT
 
 MAX_INDEX: Final = 1_000_000
+MAX_COHORT: Final = 10**11
+"""In seconds since 1970."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EVICTED: Final = frozenset(
     {"Evicted", "Preempting", "Preempted", "Shutdown", "NodeShutdown", "Terminated", "NodeLost"}
@@ -71,14 +74,20 @@ def view(pod: Document) -> PodView | None:
         exit=end,
         waiting=_waiting(pod, status, main) if phase is PodPhase.STARTING and end is None else None,
         silent_since=_silent_since(pod, status, main) if phase is PodPhase.STOPPING else None,
+        is_kept=phase is PodPhase.STOPPING and _is_over(status) and bool(meta(pod).get("finalizers")),
+        cohort=_number(label(pod, COHORT_LABEL), most=MAX_COHORT),
         gpus_held=0 if phase is PodPhase.EXITED else _gpus_held(pod, status),
     )
 
 
 def _gpus_held(pod: Document, status: Document) -> int:
     """GPUs that a pod keeps from others, from its node's choice to its end; being asked to end is not that yet."""
-    is_over = status.get("phase") in ("Failed", "Succeeded")
-    return gpus_of(pod) if mapping(pod.get("spec")).get("nodeName") and not is_over else 0
+    return gpus_of(pod) if mapping(pod.get("spec")).get("nodeName") and not _is_over(status) else 0
+
+
+def _is_over(status: Document) -> bool:
+    """Whether nothing of a pod runs any more, by what its node says."""
+    return status.get("phase") in ("Failed", "Succeeded")
 
 
 def held_up_since_node(pod: Document) -> datetime | None:
@@ -101,10 +110,10 @@ def _place(pod: Document) -> tuple[PodRole | None, int | None, int | None]:
     return role, _number(label(pod, INDEX_LABEL)), _number(label(pod, ORDINAL_LABEL))
 
 
-def _number(value: str) -> int | None:
-    if not (value.isascii() and value.isdigit() and len(value) <= 7):
+def _number(value: str, *, most: int = MAX_INDEX) -> int | None:
+    if not (value.isascii() and value.isdigit() and len(value) <= len(str(most))):
         return None
-    return int(value) if int(value) <= MAX_INDEX else None
+    return int(value) if int(value) <= most else None
 
 
 def _main_name(role: PodRole) -> str:
@@ -127,7 +136,7 @@ def _phase(pod: Document, status: Document, main: Document) -> tuple[PodPhase, E
     is_restarted = mapping(pod.get("spec")).get("restartPolicy") == "Always"
     if meta(pod).get("deletionTimestamp"):
         return PodPhase.STOPPING, None
-    if status.get("phase") in ("Failed", "Succeeded"):
+    if _is_over(status):
         return PodPhase.EXITED, _end(pod, status, main)
     if terminated and not is_restarted:
         # A container that a template added goes on; ours does not come back.
