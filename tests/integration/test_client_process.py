@@ -28,6 +28,12 @@ def test_sigterm_ends_an_idle_client_cleanly(tmp_path: Path):
         assert client.process.wait(2) == 0
 
 
+def test_sigterm_ends_a_client_with_the_code_that_it_was_told(tmp_path: Path):
+    with a_client(tmp_path, None, "--stopped-exit-code", "143") as client:
+        client.process.send_signal(signal.SIGTERM)
+        assert client.process.wait(2) == 143
+
+
 async def test_sigterm_ends_a_client_in_the_middle_of_a_deaf_training(tmp_path: Path):
     with a_client(tmp_path, a_config()) as client:
         client.hold()

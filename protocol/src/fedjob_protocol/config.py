@@ -16,6 +16,8 @@ CONFIG_VARIABLE = "FEDJOB_CONFIG"
 """Environment variable with the `ClientConfig` as JSON."""
 TOKEN_VARIABLE = "FEDJOB_TOKEN"  # noqa: S105 - the variable's name
 """Environment variable with the job's token; absent means that none is asked for."""
+STOPPED_EXIT_CODE_VARIABLE = "FEDJOB_STOPPED_EXIT_CODE"
+"""Environment variable with the exit code of a client that is asked to end; absent means 0."""
 TERMINATION_LOG_VARIABLE = "FEDJOB_TERMINATION_LOG"
 """Environment variable with the file that a dying program leaves its `Termination` in."""
 

@@ -16,7 +16,7 @@ from fedjob_client.settings import (
     read_token,
     tell_identity,
 )
-from fedjob_protocol.config import Device
+from fedjob_protocol.config import STOPPED_EXIT_CODE_VARIABLE, Device
 from fedjob_protocol.process import (
     EXIT_FATAL,
     EXIT_USAGE,
@@ -61,6 +61,9 @@ FEDJOB_REGISTRATION_TOKEN the one that is shown to the aggregator of --server-ur
 @click.option("--state-dir", envvar="FEDJOB_STATE_DIR", type=click.Path(file_okay=False), show_envvar=True,
               help="Folder for layers that stay at this client (model.exclude), so that they survive it.  "
               "[default: none]")  # fmt: skip
+@click.option("--stopped-exit-code", envvar=STOPPED_EXIT_CODE_VARIABLE, type=click.IntRange(0, 255), default=0,
+              show_default=True, show_envvar=True,
+              help="Exit code after SIGTERM; 143 where who was stopped is to count as failed.")  # fmt: skip
 @click.option("--log-level", envvar="FEDJOB_LOG_LEVEL", default="info", show_default=True, show_envvar=True,
               type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
               help="How much to say on standard error.")  # fmt: skip
@@ -77,6 +80,7 @@ def main(  # noqa: PLR0913 - one for each flag
     group: str | None,
     metrics_port: int | None,
     state_dir: str | None,
+    stopped_exit_code: int,
     log_level: str,
 ) -> None:
     """Run one client of a federated job: a trainer behind HTTP."""
@@ -98,6 +102,7 @@ def main(  # noqa: PLR0913 - one for each flag
             token=read_token(os.environ),
             config=read_config(os.environ),
             state_dir=state_dir or None,
+            stopped_exit_code=stopped_exit_code,
         )
     except SettingsError as error:
         _die(error, EXIT_USAGE)
@@ -138,7 +143,7 @@ def _run(settings: Settings) -> NoReturn:
         _die(error, EXIT_FATAL)
     has_served = serve(settings, loaded, listening, recorder)
     # A training may still be running: its thread is a daemon, and nobody waits for it.
-    exit_now(0 if has_served else EXIT_FATAL)
+    exit_now(settings.stopped_exit_code if has_served else EXIT_FATAL)
 
 
 def _metrics(host: str, port: int) -> Recorder:

@@ -57,6 +57,8 @@ class Settings:
     """The job; ``None`` serves the simple forms."""
     state_dir: str | None = None
     """Folder for layers that stay at this client; ``None``: they live as long as the process."""
+    stopped_exit_code: int = 0
+    """Exit code after SIGTERM."""
 
     def __post_init__(self) -> None:
         if (self.server_url is None) != (self.client_url is None):

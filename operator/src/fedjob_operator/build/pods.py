@@ -19,7 +19,7 @@ from fedjob_operator.build.names import (
     pod_labels,
     secret_name,
 )
-from fedjob_operator.build.queues import queue_annotations, queue_labels
+from fedjob_operator.build.queues import queue_annotations, queue_environment, queue_labels
 from fedjob_operator.build.settings import PodSettings
 from fedjob_operator.build.storage import Document, template_name
 from fedjob_operator.core.actions import CreatePod
@@ -200,6 +200,7 @@ def _client(job: FederatedJob, action: CreatePod, settings: PodSettings) -> Docu
     container = _client_container(
         job, config, image, _with_gpus(settings.client_resources, _gpus(job, action)), settings
     )
+    container["env"] += [{"name": name, "value": value} for name, value in queue_environment(job, action).items()]
     volumes = [] if is_evaluator else _claimed(job, group, action.index)
     if claim:
         container["volumeMounts"].append({"name": "init", "mountPath": INIT_FOLDER, "readOnly": True})

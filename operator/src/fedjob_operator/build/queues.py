@@ -5,6 +5,7 @@ take turns there is never a moment at which all are there, so each pod is admitt
 queue: it goes on serving the model when everything else was given back, and would keep the group's quota until then.
 """
 
+from signal import SIGTERM
 from typing import Final
 
 from fedjob_operator.api.v1alpha1 import FederatedJob
@@ -13,6 +14,7 @@ from fedjob_operator.core.actions import CreatePod
 from fedjob_operator.core.cohorts import QUEUE_LABEL, is_admitted_together
 from fedjob_operator.core.layout import declared_clients, needs_evaluator
 from fedjob_operator.core.observed import PodRole
+from fedjob_protocol.config import STOPPED_EXIT_CODE_VARIABLE
 
 PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
 GROUP_NAME_LABEL: Final = "kueue.x-k8s.io/pod-group-name"
@@ -41,3 +43,12 @@ def queue_annotations(job: FederatedJob, action: CreatePod) -> dict[str, str]:
         return {}
     total = len(declared_clients(job)) + (1 if needs_evaluator(job) else 0)
     return {TOTAL_ANNOTATION: str(total), RETRIABLE_ANNOTATION: "false"}
+
+
+def queue_environment(job: FederatedJob, action: CreatePod) -> dict[str, str]:
+    """Environment of a program whose group is admitted together.
+
+    Kueue takes a replacement for a pod that failed only: one that ended well, as a drained one of ours does, has had
+    its place in the group.
+    """
+    return {STOPPED_EXIT_CODE_VARIABLE: str(128 + SIGTERM)} if queue_annotations(job, action) else {}

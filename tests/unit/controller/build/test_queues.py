@@ -73,3 +73,13 @@ def test_what_is_built_is_what_is_read_again():
     without = build_pod(queued(labels={}), CLIENT, SETTINGS)
     without["metadata"]["uid"] = "u"
     assert view(without).cohort is None
+
+
+def test_a_stopped_client_of_a_group_counts_as_failed_so_that_it_is_replaced():
+    def exit_code(job, action):
+        (container,) = build_pod(job, action, SETTINGS)["spec"]["containers"]
+        return {item["name"]: item.get("value") for item in container["env"]}.get("FEDJOB_STOPPED_EXIT_CODE")
+
+    assert [exit_code(queued(), action) for action in (CLIENT, EVALUATOR, AGGREGATOR)] == ["143", "143", None]
+    assert exit_code(queued(clientPods="PerRound"), CLIENT) is None
+    assert exit_code(queued(labels={}), CLIENT) is None
