@@ -1,11 +1,8 @@
-"""The command line: every command and option is declared here, what it does is in the modules beside this one."""
+"""The command line: every command is declared here, what it does is in the modules beside this one."""
 
-import re
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import click
 
@@ -16,6 +13,21 @@ from fedjob.fetch import PUBLISHED, fetch
 from fedjob.kubectl import Kubectl
 from fedjob.lab import run_lab
 from fedjob.models import pull_from_cluster, pull_from_folder
+from fedjob.options import (
+    CHECKPOINT,
+    CLUSTER,
+    JOB,
+    MANIFEST,
+    ON_CLUSTER,
+    OUTPUT,
+    OVERRIDES,
+    PLUGIN,
+    RUN_FOLDER,
+    TARGET,
+    TENSORBOARD,
+    address,
+    count,
+)
 from fedjob.partition import show_partition
 from fedjob.predict import Asked, predict, predict_on_cluster
 from fedjob.run import Options as RunOptions
@@ -26,78 +38,6 @@ from fedjob.start import init
 from fedjob.tensorboard import write_events
 from fedjob_protocol import __version__
 
-PLUGIN = "kubectl fedjob"
-OUTPUT = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Text for people, or JSON.",
-)
-RUN_FOLDER = click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-MANIFEST = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-
-
-TENSORBOARD = click.option(
-    "--tensorboard",
-    "events",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="LOGDIR",
-    help="Write the rounds as event files for TensorBoard, too; needs fedjob[tensorboard].",
-)
-TARGET = click.argument("target", metavar="TARGET")
-JOB = click.argument("name", metavar="NAME")
-CHECKPOINT = click.option(
-    "--checkpoint",
-    "which",
-    default="final",
-    show_default=True,
-    metavar="best|final|N",
-    help="Which model of a run, or of a job: the best, the newest, or that of a round that is kept.",
-)
-Command = TypeVar("Command", bound=Callable[..., None])
-
-
-def _located(*, is_needed: bool) -> Callable[[Command], Command]:
-    """Add the options that say which cluster; the command is given a `Kubectl`, or ``None`` where none is meant."""
-
-    def decorate(command: Command) -> Command:
-        @click.option("-n", "--namespace", help="Namespace of the job on a cluster.  [default: the context's]")
-        @click.option("--context", help="Context of the kubeconfig.  [default: the current one]")
-        @wraps(command)
-        def located(*, namespace: str | None, context: str | None, **given: Any) -> None:
-            is_plugin = click.get_current_context().find_root().info_name == PLUGIN
-            is_meant = is_needed or is_plugin or namespace is not None or context is not None
-            command(**given, kubectl=Kubectl(namespace=namespace, context=context) if is_meant else None)
-
-        return cast("Command", located)
-
-    return decorate
-
-
-CLUSTER = _located(is_needed=True)
-ON_CLUSTER = _located(is_needed=False)
-
-
-def _count(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
-    """A number of clients, or a percentage of them."""
-    if value is None:
-        return None
-    if re.fullmatch(r"[1-9][0-9]{0,4}|([1-9][0-9]?|100)%", value) is None:
-        raise click.BadParameter(f"{value!r} is neither a number of clients nor a percentage such as 50%")
-    return value if value.endswith("%") else int(value)
-
-
-def _address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    """HOST:PORT, as it is given on the command line."""
-    if value is None:
-        return None
-    host, _, port = value.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter(f"{value!r} is not HOST:PORT, such as 127.0.0.1:9000")
-    return host.strip("[]"), int(port)
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fedjob")
@@ -107,7 +47,7 @@ def cli() -> None:
 
 @cli.command("run")
 @MANIFEST
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field: spec.rounds=3.")
+@OVERRIDES
 @click.option(
     "--dir",
     "folder",
@@ -120,7 +60,7 @@ def cli() -> None:
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    callback=_address,
+    callback=address,
     help="Where the aggregator listens, for clients that register themselves.  [default: a free port of this machine]",
 )
 @TENSORBOARD
@@ -147,7 +87,7 @@ def run_command(
 
 @cli.command("validate")
 @MANIFEST
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field: spec.rounds=3.")
+@OVERRIDES
 def validate_command(file: Path, overrides: tuple[str, ...]) -> None:
     """Check the manifest in FILE. Exit code 0: valid. 2: not, one line per problem."""
     sys.exit(validate(file, overrides))
@@ -155,7 +95,7 @@ def validate_command(file: Path, overrides: tuple[str, ...]) -> None:
 
 @cli.command("partition")
 @MANIFEST
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field: spec.seed=3.")
+@OVERRIDES
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -280,7 +220,7 @@ def predict_command(target: str, which: str, kubectl: Kubectl | None, output: st
 
 @cli.command("submit")
 @MANIFEST
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field: spec.rounds=3.")
+@OVERRIDES
 @click.option("--watch", "watch_it", is_flag=True, help="Then show it until it is finished.")
 @CLUSTER
 def submit_command(file: Path, overrides: tuple[str, ...], watch_it: bool, kubectl: Kubectl) -> None:
@@ -358,7 +298,7 @@ def lab_command(clients: int, client_port: int, aggregator_port: int, folder: Pa
 
 @cli.command("serve")
 @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace a field of FILE.")
+@OVERRIDES
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option(
     "--port", default=5000, show_default=True, type=click.IntRange(0, 65535), help="TCP port; 0 picks a free one."
@@ -385,7 +325,7 @@ def lab_command(clients: int, client_port: int, aggregator_port: int, folder: Pa
     help="Clients that a session waits for, and reports that a round needs.",
 )
 @click.option(
-    "--clients-per-round", callback=_count, metavar="N|N%", help="Clients chosen in each round.  [default: all]"
+    "--clients-per-round", callback=count, metavar="N|N%", help="Clients chosen in each round.  [default: all]"
 )
 @click.option(
     "--join-wait-seconds",
