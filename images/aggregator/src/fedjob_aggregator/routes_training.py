@@ -15,6 +15,7 @@ from fedjob_aggregator.page import PAGE_HEADERS, training_page
 from fedjob_aggregator.simple import parse_json
 from fedjob_aggregator.training_desk import TrainingDesk
 from fedjob_protocol.errors import Refusal, Word
+from fedjob_protocol.hosts import address_of
 from fedjob_protocol.routes import SESSIONS_PATH, TRAINING_PATH
 from fedjob_protocol.sessions import SessionOrder, SessionReport, TrainingRequest
 
@@ -90,12 +91,35 @@ def check_same_origin(request: Request) -> None:
         Refusal: ``forbidden``: the page of somebody else sent this.
     """
     site = request.headers.get("Sec-Fetch-Site")
-    if site in {"same-origin", "none"}:
-        return
     source = request.headers.get("Origin") or request.headers.get("Referer")
-    is_own = source is None or urlsplit(source).netloc.lower() == request.headers.get("Host", "").lower()
-    if site is not None or not is_own:
+    if site is None and source is None:
+        return
+    is_own = site in {"same-origin", "none"} or (
+        site is None and _netloc(source) == request.headers.get("Host", "").lower()
+    )
+    if not is_own or _is_rebound(request):
         raise Refusal(Word.FORBIDDEN, "this was sent by the page of another site; use the form of this server")
+
+
+def _netloc(url: str | None) -> str:
+    try:
+        return urlsplit(url or "").netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _is_rebound(request: Request) -> bool:
+    """Whether a page's own name was led to this machine: reached over loopback, and asked for by a name that is not."""
+    server = request.scope.get("server")
+    reached = address_of(server[0]) if server else None
+    if reached is None or not reached.is_loopback:
+        return False
+    try:
+        name = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+    except ValueError:
+        return True
+    asked = address_of(name)
+    return not (name == "localhost" or name.endswith(".localhost") or (asked is not None and asked.is_loopback))
 
 
 def _json(body: bytes) -> dict[str, Any]:
