@@ -62,7 +62,7 @@ class Run:
         self.kubectl.wait_for_job(self.name, is_complete, "Complete", END_SECONDS)
         wait_until(lambda: len(self.pods()) == 1, "the release of the clients", 60)
         # a kubelet that starts again calls every pod unready at first, also that of a job that ended meanwhile
-        self.kubectl.wait_for_job(self.name, "its model's aggregator", 60)
+        self.kubectl.wait_for_job(self.name, _is_served, "its model's aggregator", 60)
 
     def until_reason(self, reason: str) -> str:
         """Wait until the job shows a reason; return its message."""
