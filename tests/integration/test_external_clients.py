@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedjob_protocol.registration import client_token
-from tests.support.outside import HandStarted, free_port, hand_started
+from tests.support.outside import HandStarted, hand_started
+from tests.support.ports import free_port
 from tests.support.runs import live_run, manifest, write_manifest
 
 TRAINER = """

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 
 from tests.integration.test_external_clients import a_job as a_held_job
-from tests.support.outside import free_port, hand_started
+from tests.support.outside import hand_started
+from tests.support.ports import free_port
 from tests.support.runs import FEDJOB, Folder, assert_gone, environment, fedjob, wait_until
 
 

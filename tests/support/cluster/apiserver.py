@@ -27,7 +27,8 @@ from typing import Any, Final
 import pytest
 import urllib3
 
-from tests.support.cluster.daemons import Daemon, free_ports
+from tests.support.cluster.daemons import Daemon
+from tests.support.ports import free_ports
 
 ASSETS_VARIABLE: Final = "KUBEBUILDER_ASSETS"
 REQUIRE_VARIABLE: Final = "FEDJOB_REQUIRE_CLUSTER"
