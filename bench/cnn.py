@@ -66,7 +66,9 @@ def measure(options: argparse.Namespace, python: Path, threads: int) -> tuple[Se
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}
     for _ in range(options.repeats):
         for name, (interpreter, (script, *arguments)) in programs.items():
-            text = run_peer(interpreter, [str(HERE / script), *arguments], timeout=RUN_SECONDS, threads=threads)
+            # A client of ours gives its libraries one thread each, and shares the work among threads of its own.
+            counts = threads if interpreter == python else 1
+            text = run_peer(interpreter, [str(HERE / script), *arguments], timeout=RUN_SECONDS, threads=counts)
             answers[name].append(json.loads(text.splitlines()[-1]))
     ours, *theirs = answers.values()
     for peer in theirs:
