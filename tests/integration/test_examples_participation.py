@@ -5,8 +5,8 @@ from pathlib import Path
 from tests.integration.test_docs_examples import EXAMPLES, accuracy, run_briefly
 from tests.integration.test_serve import serving
 from tests.support.outside import hand_started
-from tests.support.ports import free_port
 from tests.support.runs import Folder, live_run
+from tests.support.tcp_ports import free_port
 
 
 def test_the_example_with_clients_of_others_runs(tmp_path: Path):

@@ -9,8 +9,8 @@ import pytest
 
 from fedjob_protocol.registration import client_token
 from tests.support.outside import HandStarted, hand_started
-from tests.support.ports import free_port
 from tests.support.runs import live_run, manifest, write_manifest
+from tests.support.tcp_ports import free_port
 
 TRAINER = """
 import pathlib

@@ -14,8 +14,8 @@ import psutil
 
 from tests.integration.test_external_clients import a_job as a_held_job
 from tests.support.outside import hand_started
-from tests.support.ports import free_port
 from tests.support.runs import FEDJOB, Folder, assert_gone, environment, fedjob, wait_until
+from tests.support.tcp_ports import free_port
 
 
 class Server:

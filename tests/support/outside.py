@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.ports import free_port
 from tests.support.runs import environment, wait_until
+from tests.support.tcp_ports import free_port
 
 
 class HandStarted:

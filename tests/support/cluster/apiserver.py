@@ -28,7 +28,7 @@ import pytest
 import urllib3
 
 from tests.support.cluster.daemons import Daemon
-from tests.support.ports import free_ports
+from tests.support.tcp_ports import free_ports
 
 ASSETS_VARIABLE: Final = "KUBEBUILDER_ASSETS"
 REQUIRE_VARIABLE: Final = "FEDJOB_REQUIRE_CLUSTER"

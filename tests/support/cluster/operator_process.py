@@ -16,7 +16,7 @@ from tests.support.cluster.access import Access
 from tests.support.cluster.cluster import eventually
 from tests.support.cluster.daemons import Daemon
 from tests.support.cluster.forks import Forks
-from tests.support.ports import free_ports
+from tests.support.tcp_ports import free_ports
 
 READY_SECONDS = 60.0
 LOG_CHARACTERS = 8000
