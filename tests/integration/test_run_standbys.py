@@ -61,11 +61,11 @@ def kill_leader(run: LiveRun, *, wipe: bool = False) -> str:
     return name
 
 
-def assert_alike(folder: Folder, digests: list[str]) -> None:
+def assert_alike(folder: Folder, digests: list[str], *, unevaluated: int = 0) -> None:
     log = records(folder, leader_of(folder))
     assert [record.round for record in log] == list(range(ROUNDS + 1))
     assert [record.digest for record in log] == digests
-    assert all(record.metrics for record in log[1:])
+    assert sum(not record.metrics for record in log[1:]) <= unevaluated
 
 
 @pytest.mark.parametrize("replicas", [2, 3])
@@ -173,4 +173,5 @@ def test_without_acknowledgement_the_leader_alone_commits(tmp_path, undisturbed)
         run.wait_until(lambda: run.folder.committed() >= 3, "three rounds")
         kill_leader(run)
         assert run.finish() == 0, run.output
-    assert_alike(run.folder, undisturbed)
+    # What only the leader had noted of its last round, its metrics, died with it: that is what None gives up.
+    assert_alike(run.folder, undisturbed, unevaluated=1)
