@@ -1,13 +1,13 @@
-"""GPUs that are not there, advertised on every node by a device plugin that tests can steer."""
+"""GPUs that are not there, advertised on a node by a device plugin that tests can steer."""
 
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tests.e2e.installation import build_and_load
 from tests.support.device_plugin.fake_gpus.devices import Devices
-from tests.support.kubectl import Kubectl, command, wait_until
+from tests.support.kubectl import Kubectl, wait_until
 from tests.support.repository import ROOT
 
 GPU: Final = "nvidia.com/gpu"
@@ -20,13 +20,10 @@ KUBELET_FOLDER: Final = "/var/lib/kubelet/device-plugins"
 SECONDS: Final = 90.0
 
 
-def build_and_load(cluster: str) -> None:
+def load_plugin(cluster: str) -> None:
     """Build the plugin's image and put it on the nodes."""
     base = os.environ.get("PYTHON_BASE")
-    flags = shlex.split(os.environ.get("DOCKER_BUILD_FLAGS", ""))
-    chosen = ["--build-arg", f"BASE={base}"] if base else []
-    command("docker", "build", *flags, *chosen, "--tag", IMAGE, FOLDER, seconds=600)
-    command("kind", "load", "docker-image", "--name", cluster, IMAGE, seconds=300)
+    build_and_load(cluster, IMAGE, FOLDER, **({"BASE": base} if base else {}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Installing the chart as a user does."""
 
+import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,21 @@ INSTALL_SECONDS = 180
 def images(tag: str) -> dict[str, str]:
     """Names of our images, by program."""
     return {program: f"fedjob/{program}:{tag}" for program in ("operator", "client", "aggregator")}
+
+
+def build_and_load(cluster: str, image: str, folder: Path, **arguments: str) -> None:
+    """Build an image of a folder with a Dockerfile, and put it on the nodes.
+
+    Args:
+        cluster: Name of the kind cluster.
+        image: Name that it gets.
+        folder: The context.
+        arguments: Of the build.
+    """
+    flags = shlex.split(os.environ.get("DOCKER_BUILD_FLAGS", ""))
+    chosen = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
+    command("docker", "build", *flags, *chosen, "--tag", image, folder, seconds=600)
+    command("kind", "load", "docker-image", "--name", cluster, image, seconds=300)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.e2e.conftest import make_namespace
-from tests.e2e.gpus import GPU, NAMESPACE, Gpus, all_names, build_and_load, devices_of
+from tests.e2e.gpus import GPU, NAMESPACE, Gpus, all_names, devices_of, load_plugin
 from tests.e2e.installation import Installation
 from tests.e2e.jobs import JOB_SECONDS, REASON_SECONDS, client_selector, digits, is_complete, job_selector, mend
 from tests.support.kubectl import RESOURCE, Document, Kubectl, committed, condition, wait_until
@@ -19,7 +19,7 @@ LONG = {"epochs": 60, "batchSize": 16, "learningRate": 0.05}
 @pytest.fixture(scope="module")
 def plugin(cluster: str) -> Iterator[Gpus]:
     """A device plugin."""
-    build_and_load(cluster)
+    load_plugin(cluster)
     gpus = Gpus(Kubectl(NAMESPACE))
     gpus.start()
     yield gpus

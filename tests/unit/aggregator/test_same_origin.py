@@ -3,7 +3,7 @@
 import pytest
 from starlette.requests import Request
 
-from fedjob_aggregator.routes_training import check_same_origin
+from fedjob_aggregator.same_origin import check_same_origin
 from fedjob_protocol.errors import Refusal
 
 

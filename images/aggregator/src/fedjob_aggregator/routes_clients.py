@@ -13,8 +13,8 @@ from fedjob_aggregator.openapi import Parameter, described
 from fedjob_aggregator.registrations import Registrations
 from fedjob_aggregator.registry import Applicant
 from fedjob_aggregator.replacements import MAX_GENERATION, Replacements
-from fedjob_aggregator.routes_training import check_same_origin
 from fedjob_aggregator.routes_v1 import CLIENT, MAX_CLIENT
+from fedjob_aggregator.same_origin import check_same_origin
 from fedjob_aggregator.service import Service
 from fedjob_aggregator.simple import parse_json
 from fedjob_aggregator.training_desk import TrainingDesk

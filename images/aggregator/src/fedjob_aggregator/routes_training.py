@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ValidationError
@@ -12,10 +12,10 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from fedjob_aggregator.answers import answer, describe, problem, read_body, read_message, wait_seconds
 from fedjob_aggregator.openapi import Parameter, described
 from fedjob_aggregator.page import PAGE_HEADERS, training_page
+from fedjob_aggregator.same_origin import check_same_origin
 from fedjob_aggregator.simple import parse_json
 from fedjob_aggregator.training_desk import TrainingDesk
 from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.hosts import address_of
 from fedjob_protocol.routes import SESSIONS_PATH, TRAINING_PATH
 from fedjob_protocol.sessions import SessionOrder, SessionReport, TrainingRequest
 
@@ -82,44 +82,6 @@ async def _started(desk: TrainingDesk, request: Request, parse: Callable[[], Tra
     if is_person:
         return RedirectResponse("/", 303)
     return JSONResponse({"session": order.session, "status": desk.state, "clients": order.clients}, 202)
-
-
-def check_same_origin(request: Request) -> None:
-    """Let only this server's own pages, and programs that are no browsers, change something.
-
-    Raises:
-        Refusal: ``forbidden``: the page of somebody else sent this.
-    """
-    site = request.headers.get("Sec-Fetch-Site")
-    source = request.headers.get("Origin") or request.headers.get("Referer")
-    if site is None and source is None:
-        return
-    is_own = site in {"same-origin", "none"} or (
-        site is None and _netloc(source) == request.headers.get("Host", "").lower()
-    )
-    if not is_own or _is_rebound(request):
-        raise Refusal(Word.FORBIDDEN, "this was sent by the page of another site; use the form of this server")
-
-
-def _netloc(url: str | None) -> str:
-    try:
-        return urlsplit(url or "").netloc.lower()
-    except ValueError:
-        return ""
-
-
-def _is_rebound(request: Request) -> bool:
-    """Whether a page's own name was led to this machine: reached over loopback, and asked for by a name that is not."""
-    server = request.scope.get("server")
-    reached = address_of(server[0]) if server else None
-    if reached is None or not reached.is_loopback:
-        return False
-    try:
-        name = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
-    except ValueError:
-        return True
-    asked = address_of(name)
-    return not (name == "localhost" or name.endswith(".localhost") or (asked is not None and asked.is_loopback))
 
 
 def _json(body: bytes) -> dict[str, Any]:
