@@ -17,6 +17,7 @@ VALUES = {"operator": "operator.image", "client": "jobs.clientImage", "aggregato
 """Where the chart is told of an image."""
 RESOURCE_SELECTOR = "app.kubernetes.io/part-of=fedjob,app.kubernetes.io/instance"
 INSTALL_SECONDS = 180
+IMAGE_SECONDS = 900
 
 
 def images(tag: str) -> dict[str, str]:
@@ -35,8 +36,8 @@ def build_and_load(cluster: str, image: str, folder: Path, **arguments: str) -> 
     """
     flags = shlex.split(os.environ.get("DOCKER_BUILD_FLAGS", ""))
     chosen = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
-    command("docker", "build", *flags, *chosen, "--tag", image, folder, seconds=600)
-    command("kind", "load", "docker-image", "--name", cluster, image, seconds=300)
+    command("docker", "build", *flags, *chosen, "--tag", image, folder, seconds=IMAGE_SECONDS)
+    command("kind", "load", "docker-image", "--name", cluster, image, seconds=IMAGE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

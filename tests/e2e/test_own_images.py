@@ -1,5 +1,7 @@
 """Images that users make from ours, by the recipes of the examples."""
 
+import os
+
 import pytest
 import yaml
 
@@ -11,9 +13,23 @@ from tests.support.repository import ROOT
 EXAMPLES = ROOT / "examples"
 
 
+LARGE = (
+    pytest.mark.skipif(
+        not os.environ.get("FEDJOB_E2E_LARGE_IMAGES"),
+        reason="images with PyTorch take 20 GB of disk: FEDJOB_E2E_LARGE_IMAGES=1 asks for them",
+    ),
+    pytest.mark.timeout(2400),
+)
+
+
 @pytest.mark.parametrize(
     ("example", "program", "argument"),
-    [("12-own-strategy", "aggregator", "AGGREGATOR"), ("51-scikit-learn", "client", "BASE")],
+    [
+        ("12-own-strategy", "aggregator", "AGGREGATOR"),
+        ("51-scikit-learn", "client", "BASE"),
+        pytest.param("50-pytorch", "client", "BASE", marks=LARGE),
+        pytest.param("52-flower", "client", "BASE", marks=LARGE),
+    ],
 )
 def test_a_job_with_an_image_of_an_example(kubectl, cluster, loaded_images, example, program, argument):
     image = f"fedjob/{example}:e2e"

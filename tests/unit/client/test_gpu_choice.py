@@ -46,11 +46,22 @@ def test_cpu_never_looks_for_one(monkeypatch):
     assert choice.simple_backend(Device.CPU) == "cpu"
 
 
-def test_a_model_without_kernels_is_refused_by_name_and_the_way_out_named(monkeypatch):
-    monkeypatch.setattr(choice, "missing_for_gpu", lambda: None)
-    with pytest.raises(SettingsError, match=r"the built-in Mlp runs on the CPU; .* networks by a trainer on PyTorch"):
-        BuiltinTrainer.from_context(on(Device.GPU, model="mlp"))
-    assert BuiltinTrainer.from_context(on(Device.AUTO, model="mlp")).backend == "cpu"
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_a_network_without_pytorch_says_what_to_install(monkeypatch, caplog, model):
+    monkeypatch.setattr(choice, "ask_driver", lambda: None)
+    monkeypatch.setattr(choice, "cuda_available", lambda: True)
+    monkeypatch.setattr(choice, "NETWORKS_PACKAGE", "no_such_package")
+    data = {"model": model, "data": "digits"}
+    choice.missing_for_networks.cache_clear()
+    try:
+        with pytest.raises(
+            GpuUnavailableError, match=r"there is a GPU, but PyTorch, .* is not installed: install torch"
+        ):
+            BuiltinTrainer.from_context(on(Device.GPU, **data))
+        assert BuiltinTrainer.from_context(on(Device.AUTO, **data)).backend == "cpu"
+    finally:
+        choice.missing_for_networks.cache_clear()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]  # somebody pays for that GPU
 
 
 def test_more_classes_than_the_kernels_take_are_refused(monkeypatch):
@@ -73,7 +84,7 @@ def test_kernels_that_do_not_run_are_named_before_the_job_starts(monkeypatch, ca
         raise RuntimeError("nvvm: no such architecture")
 
     monkeypatch.setattr("fedjob_client.cuda.training.GpuTraining.try_out", fails)
-    with pytest.raises(GpuUnavailableError, match="do not run on this machine's GPU: nvvm: no such architecture"):
+    with pytest.raises(GpuUnavailableError, match="GPU cannot be computed on: nvvm: no such architecture"):
         choice.gpu_training(Device.GPU, SoftmaxRegression(), data.train, data.num_classes)
     assert choice.gpu_training(Device.AUTO, SoftmaxRegression(), data.train, data.num_classes) is None
 

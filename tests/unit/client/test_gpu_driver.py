@@ -73,9 +73,22 @@ class CudaAPIError(Exception):
         self.code = code
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named as PyTorch's, which has no code."""
+
+
+class AcceleratorError(RuntimeError):
+    """As PyTorch raises it."""
+
+    error_code = 700
+
+
 @pytest.mark.parametrize(
     ("error", "expected", "message"),
     [
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), GpuOutOfMemoryError, "adding: the GPU has"),
+        (AcceleratorError("CUDA error: an illegal address"), GpuFailedError, "read or wrote where it may not"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling x"), GpuFailedError, "CUDA error 999"),
         (CudaAPIError(2), GpuOutOfMemoryError, "adding: the GPU has too little memory left"),
         (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: The API call failed"), GpuOutOfMemoryError, "too little memory"),
         (CudaAPIError(222), GpuUnavailableError, r"driver is too old for these kernels: update it \(CUDA error 222\)"),

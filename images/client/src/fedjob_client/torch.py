@@ -23,6 +23,7 @@ What of a state dict becomes part of the job's model:
 """
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -167,9 +168,9 @@ class TorchTrainer:
         loader = self.make_loader("train", config.batch_size, generator)
         trained = [item for item in self.model.parameters() if item.requires_grad]
         optimizer = self.make_optimizer(trained, config)
-        pull = _Proximal(config.proximal_mu, trained)
+        pull = Proximal(config.proximal_mu, trained)
         sums = _Means()
-        with _reproducible():
+        with reproducible():
             for epoch in range(1, config.epochs + 1):
                 sums = self._train_epoch(loader, optimizer, pull, config)
                 config.on_epoch(epoch, sums.means())
@@ -182,7 +183,7 @@ class TorchTrainer:
         self._load(params)
         self.model.eval()
         sums = _Means()
-        with torch.no_grad(), _reproducible():
+        with torch.no_grad(), reproducible():
             for batch in self.make_loader("test", EVALUATION_ROWS, torch.Generator()):
                 outputs, targets = self.forward(_on(self.device, batch))
                 sums.add({"loss": self.loss(outputs, targets).item(), **self.metrics(outputs, targets)}, len(targets))
@@ -210,7 +211,7 @@ class TorchTrainer:
         kind = next((item.dtype for item in self.model.parameters() if item.is_floating_point()), torch.float32)
         return x.to(kind) if x.is_floating_point() else x
 
-    def _train_epoch(self, loader: Iterable[Any], optimizer: Any, pull: "_Proximal", config: TrainConfig) -> "_Means":
+    def _train_epoch(self, loader: Iterable[Any], optimizer: Any, pull: "Proximal", config: TrainConfig) -> "_Means":
         self.model.train()
         sums = _Means()
         for number, batch in enumerate(loader):
@@ -265,10 +266,14 @@ def tensors_of(model: Any) -> Params:
     return arrays
 
 
-class _Proximal:
+class Proximal:
     """FedProx's term mu/2 · |w - w_start|², as what it adds to the gradient.
 
     Li et al. 2020, "Federated Optimization in Heterogeneous Networks", arXiv:1812.06127, equation 2.
+
+    Args:
+        mu: 0 adds nothing.
+        parameters: Those that are trained, as they are at the start.
     """
 
     def __init__(self, mu: float, parameters: Sequence[Any]) -> None:
@@ -276,6 +281,7 @@ class _Proximal:
         self._start = [(item, item.detach().clone()) for item in parameters] if mu else []
 
     def add(self) -> None:
+        """Add it to the gradients as they stand."""
         for item, start in self._start:
             if item.grad is not None:
                 item.grad.add_(item.detach() - start, alpha=self._mu)
@@ -298,8 +304,9 @@ class _Means:
 
 
 @contextmanager
-def _reproducible() -> Any:
+def reproducible() -> Any:
     """Have PyTorch choose algorithms that give the same bits each time; where there is none it warns."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, when it is first used
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:

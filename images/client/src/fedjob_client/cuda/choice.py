@@ -4,24 +4,28 @@ import importlib.util
 import logging
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from fedjob_client.cuda.driver import ask_driver, cuda_available, is_simulated
 from fedjob_client.cuda.plan import MAX_CLASSES
 from fedjob_client.data.dataset import Split
 from fedjob_client.errors import GpuUnavailableError, SettingsError
+from fedjob_client.models.cnn import Cnn
 from fedjob_client.models.linear import LinearRegression
 from fedjob_client.models.logistic import LogisticRegression
+from fedjob_client.models.mlp import Mlp
 from fedjob_client.models.model import Model
 from fedjob_client.models.softmax import SoftmaxRegression
+from fedjob_client.trainer import Metrics, Params, TrainConfig
 from fedjob_protocol.config import Device
-
-if TYPE_CHECKING:
-    from fedjob_client.cuda.training import GpuTraining
 
 _log = logging.getLogger(__name__)
 
 PACKAGE: Final = "numba_cuda"
+NETWORKS_PACKAGE: Final = "torch"
+NETWORKS_DEVICE: Final = "cuda"
+NETWORKS: Final = (Mlp, Cnn)
+"""The models that PyTorch computes."""
 SIMULATED_THREADS: Final = 4
 """Of a block in the simulator, where each is a thread of Python."""
 SIMULATED_TURN_SECONDS: Final = 1e-4
@@ -32,6 +36,23 @@ LINKS: Final[dict[type[Any], str]] = {
     SoftmaxRegression: "softmax",
 }
 """The models that have kernels."""
+
+
+class TrainingOnGpu(Protocol):
+    """A model and one client's examples, on a GPU."""
+
+    def train(self, params: Params, config: TrainConfig) -> tuple[Params, Metrics]:
+        """Train from ``params``; return what came out, and the last epoch's metrics."""
+        ...
+
+    def try_out(self) -> None:
+        """Compute a little and compare it with the CPU, so that a job starts on what works.
+
+        Raises:
+            GpuUnavailableError: The results differ.
+            Exception: Whatever the library raises where it cannot compute.
+        """
+        ...
 
 
 def check_gpu() -> None:
@@ -61,6 +82,25 @@ def missing_for_gpu() -> str | None:
     return None
 
 
+@cache
+def missing_for_networks() -> str | None:
+    """What is missing to train a built-in network on a GPU; asked once in a process. Imports PyTorch if it is there."""
+    try:
+        ask_driver()
+    except GpuUnavailableError as error:
+        return str(error)
+    if importlib.util.find_spec(NETWORKS_PACKAGE) is None:
+        return (
+            "there is a GPU, but PyTorch, by which built-in networks train there, is not installed: install torch, or "
+            "use an image of the client that has it"
+        )
+    import torch  # noqa: PLC0415 - seconds, and some hundred MiB
+
+    if not torch.cuda.is_available():
+        return f"there is a GPU, but PyTorch {torch.__version__} finds none that it can use: install its CUDA build"
+    return None
+
+
 def simple_backend(device: Device) -> Literal["cpu", "gpu"]:
     """Where the simple forms compute.
 
@@ -78,7 +118,7 @@ def simple_backend(device: Device) -> Literal["cpu", "gpu"]:
     return "gpu"
 
 
-def gpu_training(device: Device, model: Model, train: Split, classes: int | None) -> "GpuTraining | None":
+def gpu_training(device: Device, model: Model, train: Split, classes: int | None) -> TrainingOnGpu | None:
     """Have the examples put on a GPU; ``None`` if the client computes on the CPU.
 
     Args:
@@ -89,15 +129,13 @@ def gpu_training(device: Device, model: Model, train: Split, classes: int | None
 
     Raises:
         GpuUnavailableError: A GPU was asked for and cannot be used.
-        SettingsError: A GPU was asked for, and the model has no kernels.
+        SettingsError: A GPU was asked for, and the model cannot use one.
     """
     if device is Device.CPU:
         return None
     try:
-        scores = classes or 1 if isinstance(model, SoftmaxRegression) else 1
-        _check_model(model, scores)
-        check_gpu()
-        return _tried(model, train, scores)
+        training = _network(model, train) if isinstance(model, NETWORKS) else _regression(model, train, classes)
+        return _tried(training)
     except (GpuUnavailableError, SettingsError) as error:
         if device is Device.GPU:
             raise
@@ -106,34 +144,40 @@ def gpu_training(device: Device, model: Model, train: Split, classes: int | None
         return None
 
 
-def _check_model(model: Model, scores: int) -> None:
-    """Make sure that a model has kernels; raises `SettingsError`."""
+def _network(model: Model, train: Split) -> TrainingOnGpu:
+    missing = missing_for_networks()
+    if missing is not None:
+        raise GpuUnavailableError(missing)
+    from fedjob_client.cuda.networks import GpuNetwork  # noqa: PLC0415 - imports PyTorch
+
+    return GpuNetwork(model, train, device=NETWORKS_DEVICE)
+
+
+def _regression(model: Model, train: Split, classes: int | None) -> TrainingOnGpu:
+    scores = classes or 1 if isinstance(model, SoftmaxRegression) else 1
     if type(model) not in LINKS:
-        raise SettingsError(
-            f"device: GPU was asked for, and the built-in {type(model).__name__} runs on the CPU; linear, logistic and "
-            "softmax regression run on GPUs, networks by a trainer on PyTorch: use one of them, or Auto or CPU"
-        )
+        raise SettingsError(f"device: GPU was asked for, and the model {type(model).__name__} runs on the CPU only")
     if scores > MAX_CLASSES:
         raise SettingsError(
             f"device: GPU was asked for, and its kernels take at most {MAX_CLASSES} classes, the data have {scores}: "
             "use Auto or CPU"
         )
-
-
-def _tried(model: Model, train: Split, scores: int) -> "GpuTraining":
-    """Compile the kernels and compare what they compute with the reference once, so that a job starts on what works."""
+    check_gpu()
     from fedjob_client.cuda.training import GpuTraining  # noqa: PLC0415 - imports Numba, which takes half a second
 
     threads = None
     if is_simulated():
         threads = SIMULATED_THREADS
         sys.setswitchinterval(SIMULATED_TURN_SECONDS)
-    training = GpuTraining(LINKS[type(model)], model, train, classes=scores, threads=threads)
+    return GpuTraining(LINKS[type(model)], model, train, classes=scores, threads=threads)
+
+
+def _tried(training: TrainingOnGpu) -> TrainingOnGpu:
     try:
         training.try_out()
     except GpuUnavailableError:
         raise
     except Exception as error:
-        raise GpuUnavailableError(f"the kernels do not run on this machine's GPU: {error}") from error
+        raise GpuUnavailableError(f"this machine's GPU cannot be computed on: {error}") from error
     _log.info("training on %s", "Numba's CUDA simulator, in place of a GPU" if is_simulated() else "a GPU")
     return training

@@ -61,17 +61,22 @@ _NAMED: Final = MappingProxyType(
     }
 )
 """For exceptions that have the name of a result in their message and no code: those of ``cuda.core``."""
+_OUT_OF_MEMORY_CLASS: Final = "OutOfMemoryError"
+"""Of PyTorch, which is not imported for that; it has no code."""
 
 
 def code_of(error: BaseException) -> int | None:
-    """The driver's result code in an exception of Numba or ``cuda.core``, if it has one."""
-    code = getattr(error, "code", None)
-    try:
-        if code is not None:
-            return int(code)
-    except (TypeError, ValueError):
-        pass
-    name = re.search(r"CUDA_ERROR_[A-Z_]+", str(error))
+    """The driver's result code in an exception of Numba, ``cuda.core`` or PyTorch, if it has one."""
+    for attribute in ("code", "error_code"):  # PyTorch's is a ``cudaError_t``: the values named above are the same
+        code = getattr(error, attribute, None)
+        try:
+            if code is not None:
+                return int(code)
+        except (TypeError, ValueError):
+            pass
+    if type(error).__name__ == _OUT_OF_MEMORY_CLASS:
+        return OUT_OF_MEMORY
+    name = re.search(r"CUDA_ERROR_[A-Z_]+|CUDA error: ", str(error))
     return None if name is None else _NAMED.get(name.group(), UNKNOWN)
 
 

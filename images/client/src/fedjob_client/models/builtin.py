@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
-from fedjob_client.cuda.choice import gpu_training
+from fedjob_client.cuda.choice import TrainingOnGpu, gpu_training
 from fedjob_client.data.dataset import Dataset, Split
 from fedjob_client.errors import DataError, SettingsError, TrainerError
 from fedjob_client.models.cnn import Cnn, CnnParameters, convolution_work
@@ -24,9 +24,6 @@ from fedjob_client.trainer import Array, ClientContext, EvalConfig, Metrics, Par
 from fedjob_protocol.config import Device, Role
 from fedjob_protocol.messages import MAX_LABELS
 from fedjob_protocol.wire import Message
-
-if TYPE_CHECKING:
-    from fedjob_client.cuda.training import GpuTraining
 
 EVALUATION_ROWS: Final = 4096
 """Held-out examples that are evaluated at a time."""
@@ -202,7 +199,7 @@ class BuiltinTrainer:
         return self._fitting(self._dataset.test)
 
     @cached_property
-    def _gpu(self) -> "GpuTraining | None":
+    def _gpu(self) -> TrainingOnGpu | None:
         """The examples on a GPU, kept over rounds; ``None``: computes on the CPU."""
         return gpu_training(self._device, self._model, self._train, self._dataset.num_classes)
 

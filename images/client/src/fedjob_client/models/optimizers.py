@@ -129,11 +129,20 @@ class Optimizer:
         self._vector -= scratch
 
 
-def _rule(config: TrainConfig) -> Rule:
+def optimizer_settings(config: TrainConfig) -> SgdParameters | AdamParameters:
+    """The parameters of the optimizer that a manifest names, checked.
+
+    Raises:
+        TrainerError: The optimizer or one of its parameters is not known.
+    """
     kind = OPTIMIZERS.get(config.optimizer.name)
     if kind is None:
         known = ", ".join(sorted(OPTIMIZERS))
         raise TrainerError(f"training.optimizer.name: {config.optimizer.name!r} is not known; known: {known}")
     where = "training.optimizer.parameters"
-    settings = read_parameters(kind, config.optimizer.parameters, where=where, error=TrainerError)
+    return read_parameters(kind, config.optimizer.parameters, where=where, error=TrainerError)
+
+
+def _rule(config: TrainConfig) -> Rule:
+    settings = optimizer_settings(config)
     return Adam(settings) if isinstance(settings, AdamParameters) else Sgd(settings)
