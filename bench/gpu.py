@@ -2,7 +2,8 @@
 
 Regressions: seconds per epoch by the client's kernels, by CuPy and PyTorch where they are installed, by a kernel with
 an atomic addition per element, and by the client's CPU code; and which share of the device's memory bandwidth that is,
-which a copy within the device shows in the same run. Job: GPU utilisation while four clients of `fedjob run` share the
+which a copy within the device shows in the same run. Networks: images per second by the client and by plain PyTorch,
+where it is installed. Job: GPU utilisation while four clients of `fedjob run` share the
 GPU. Without a GPU it says so and measures nothing.
 """
 
@@ -22,7 +23,7 @@ import numpy as np
 from machine import describe
 from report import Check, Row, Section, write_json
 
-from fedjob_client.cuda.choice import missing_for_gpu
+from fedjob_client.cuda.choice import missing_for_gpu, missing_for_networks
 from fedjob_client.cuda.driver import is_simulated
 
 COPY_BYTES: Final = 2**30
@@ -39,6 +40,8 @@ SLOW: Final = frozenset({"the client's CPU code", "an atomic addition per elemen
 REPEATS: Final = 5
 SHARE_GOAL: Final = 0.6
 LARGEST_DIFFERENCE: Final = 1e-3
+LARGEST_LOSS_DIFFERENCE: Final = 0.02
+"""Of the loss after as many epochs: the two round in another order, and with TF32."""
 LEARNING_RATE: Final = 0.1
 JOB_CLIENTS: Final = 4
 JOB_SECONDS: Final = 300.0
@@ -59,6 +62,7 @@ def main() -> None:
     for size in SIZES:
         sections.append(regression(*size, bandwidth=bandwidth))
         print(f"\n{sections[-1].text()}", flush=True)
+    sections += networks()
     sections.append(job())
     print(f"\n{sections[-1].text()}", flush=True)
     if options.json:
@@ -116,6 +120,49 @@ def regression(link: str, examples: int, features: int, classes: int, *, bandwid
         checks=tuple(checks),
         seconds=time.perf_counter() - began,
     )
+
+
+def networks() -> list[Section]:
+    """Images per second of the two-layer network by the client and by plain PyTorch, in turns."""
+    missing = missing_for_networks()
+    if missing is not None:
+        print(f"\nNetworks are not measured: {missing}", flush=True)
+        return []
+    from gpu_networks import BATCHES, IMAGES, ours, plain  # noqa: PLC0415 - imports PyTorch
+
+    sections = []
+    for batch in BATCHES:
+        began = time.perf_counter()
+        ways = {"fedjob": ours(IMAGES, batch, "cuda"), "plain PyTorch": plain(IMAGES, batch, "cuda")}
+        rates, losses = in_turns(ways, IMAGES)
+        compare_losses(losses)
+        rows = [Row(name=name, unit="img/s", values=tuple(values)) for name, values in rates.items()]
+        value = rows[0].median / rows[1].median
+        checks = (Check(name="times as fast as plain PyTorch", value=value, unit="x", goal=1, at_most=False),)
+        title = f"Two-layer CNN, {IMAGES} images, batches of {batch}"
+        seconds = time.perf_counter() - began
+        sections.append(Section(name=f"gpu-cnn-{batch}", title=title, rows=tuple(rows), checks=checks, seconds=seconds))
+        print(f"\n{sections[-1].text()}", flush=True)
+    return sections
+
+
+def in_turns(ways: dict[str, Callable[[], float]], images: int) -> tuple[dict[str, list[float]], list[float]]:
+    """Images per second of each way, epoch by epoch after one that is not measured, and each one's first loss."""
+    losses = [epoch() for epoch in ways.values()]
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(REPEATS):
+        for name, epoch in ways.items():
+            began = time.perf_counter()
+            epoch()
+            rates[name].append(images / (time.perf_counter() - began))
+    return rates, losses
+
+
+def compare_losses(losses: list[float]) -> None:
+    """Leave if two ways of training did not learn the same."""
+    first, second = losses
+    if not abs(first - second) <= LARGEST_LOSS_DIFFERENCE * second:
+        sys.exit(f"bench: the losses {first:.4f} and {second:.4f} differ, so their times cannot be compared")
 
 
 def measured(epoch: Callable[[Any], Any], features: int, classes: int, epochs: int) -> tuple[tuple[float, ...], Any]:

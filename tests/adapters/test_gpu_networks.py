@@ -1,5 +1,6 @@
 """The built-in networks by PyTorch: on a GPU, and where there is none on the CPU, which computes the same."""
 
+import importlib
 import logging
 
 import numpy as np
@@ -14,6 +15,7 @@ from fedjob_client.models.cnn import Cnn, CnnParameters
 from fedjob_client.models.mlp import Mlp
 from fedjob_client.trainer import OptimizerSettings, TrainConfig
 from fedjob_protocol.config import Device
+from tests.support.repository import ROOT
 from tests.unit.client.builders import a_context, some_images
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -179,3 +181,16 @@ def test_a_pytorch_that_finds_no_gpu_is_named(monkeypatch):
             BuiltinTrainer.from_context(on_a_gpu())
     finally:
         choice.missing_for_networks.cache_clear()
+
+
+def test_the_bench_compares_two_that_learn_the_same(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    gpu, compared = importlib.import_module("gpu"), importlib.import_module("gpu_networks")
+    ways = {"fedjob": compared.ours(120, 50, DEVICE), "plain": compared.plain(120, 50, DEVICE)}
+    rates, losses = gpu.in_turns(ways, 120)
+    gpu.compare_losses(losses)
+    assert [len(values) for values in rates.values()] == [gpu.REPEATS, gpu.REPEATS]
+    assert ways["fedjob"]() == pytest.approx(ways["plain"](), rel=gpu.LARGEST_LOSS_DIFFERENCE)
+    assert ways["fedjob"]() < losses[0]
+    with pytest.raises(SystemExit, match=r"0\.5000 and 0\.6000 differ"):
+        gpu.compare_losses([0.5, 0.6])
