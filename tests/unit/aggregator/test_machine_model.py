@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from fedjob_aggregator.attempts import WRONG_IN_ITSELF
 from fedjob_aggregator.events import (
     Cancel,
     Commit,
@@ -21,7 +22,6 @@ from fedjob_aggregator.events import (
     State,
     SumsLost,
 )
-from fedjob_aggregator.machine import WRONG_IN_ITSELF
 from fedjob_aggregator.views import restored
 from fedjob_protocol.errors import Refusal
 from fedjob_protocol.messages import Base

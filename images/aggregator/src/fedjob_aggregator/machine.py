@@ -1,14 +1,13 @@
 """The rules of rounds: what an event changes and what has to be done, as a pure function. No I/O, clock or logging.
 
-`step` is the whole machine; `admission` has the question whether an upload may start, `events` the data, and
-`fedjob_protocol.round` the table of states. Called by `service`, which owns the only `State` and performs the commands
-in order.
+`step` is the whole machine; `admission` has the question whether an upload may start, `attempts` what becomes of
+participants, `events` the data, and `fedjob_protocol.round` the table of states. Called by `service`, which owns the
+only `State` and performs the commands in order.
 
 Exactly once: a round is opened only on top of the last committed one, an update gets into the sums only through `Offer`
 of the attempt that is open, once per client, and `Committed` moves on by one round. Everything else is refused.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
@@ -22,6 +21,7 @@ from fedjob_aggregator.admission import (
     current_attempt,
     known,
 )
+from fedjob_aggregator.attempts import weight, with_all_failed, with_failed, with_folded, with_missing, with_refused
 from fedjob_aggregator.events import (
     Attempt,
     Cancel,
@@ -52,36 +52,15 @@ from fedjob_aggregator.events import (
 from fedjob_protocol.errors import Refusal, Word
 from fedjob_protocol.messages import (
     Base,
-    Contribution,
-    FailedClient,
-    RefusedUpdate,
     RoundSpec,
     StorageProblem,
-    Weighting,
 )
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.round import RoundEvent, RoundState, advance
 
-KEPT_REFUSALS: Final = 100
-"""Refused uploads that an attempt remembers: the last ones."""
 FIRST_RETRY_SECONDS: Final = 0.25
 LAST_RETRY_SECONDS: Final = 10.0
 """Between tries to write a checkpoint that the storage refuses: from the first, doubled, up to the last."""
-
-WRONG_IN_ITSELF: Final = frozenset(
-    {
-        Word.TOO_LARGE,
-        Word.UNSUPPORTED_MEDIA,
-        Word.MALFORMED_WEIGHTS,
-        Word.WRONG_NAMES,
-        Word.WRONG_SHAPE,
-        Word.WRONG_DTYPE,
-        Word.NON_FINITE,
-        Word.VALUE_OUT_OF_RANGE,
-        Word.BAD_EXAMPLES,
-    }
-)
-"""Refusals after which the client has failed in this attempt: sending the same again would not help."""
 
 
 def step(state: State, event: Event) -> Step:
@@ -258,12 +237,7 @@ def _report_failure(state: State, event: ReportFailure) -> Step:
     current = check_credentials(state, event.round, event.client, credentials)
     if not current.accepts or known(current, event.client) is not None or event.client in current.failed:
         return Step(state=state)  # it does not matter any more
-    return _settle(state, _with_failed(current, event.client, report.reason, report.message))
-
-
-def weight(spec: RoundSpec, examples: int) -> int:
-    """What the values of an update are multiplied by."""
-    return examples if spec.weighting is Weighting.EXAMPLES else 1
+    return _settle(state, with_failed(current, event.client, report.reason, report.message))
 
 
 # Facts
@@ -280,57 +254,18 @@ def _fact(state: State, event: Folded | SumsLost | UploadRefused | DeadlinePasse
         return Step(state=state)
     match event:
         case Folded():
-            return _settle(state, _with_folded(current, event))
+            return _settle(state, with_folded(current, event))
         case SumsLost():
             problem = StorageProblem(message=event.message, failures=1)
             return _abandon(state, replace(current, storage=problem, folding={}))
         case UploadRefused():
-            return _settle(state, _with_refused(current, event.refused))
+            return _settle(state, with_refused(current, event.refused))
         case DeadlinePassed():
             if current.closing is not None:
                 return Step(state=state)  # it closes as soon as the writer is ready
             return _settle(state, replace(current, closing=CloseReason.DEADLINE))
         case _:
             assert_never(event)
-
-
-def _with_folded(current: Attempt, event: Folded) -> Attempt:
-    update = current.folding[event.client]
-    participant = current.participants[update.client]
-    contribution = Contribution(
-        client=update.client,
-        name=participant.name,
-        examples=update.examples,
-        bytes=update.bytes,
-        digest=update.digest,
-        received_seconds=event.now - current.started,
-        transfer_seconds=update.transfer_seconds,
-        train_seconds=update.train_seconds,
-        metrics=dict(update.metrics),
-        epochs=[dict(epoch) for epoch in update.epochs],
-        labels=participant.labels,
-    )
-    return replace(
-        current,
-        folding={client: other for client, other in current.folding.items() if client != event.client},
-        folded={**current.folded, event.client: contribution},
-        weight=current.weight + weight(current.spec, update.examples),
-    )
-
-
-def _with_refused(current: Attempt, refused: RefusedUpdate) -> Attempt:
-    current = replace(current, refused=(*current.refused, refused)[-KEPT_REFUSALS:])
-    client = refused.client
-    counts = client in current.participants and client not in current.failed and known(current, client) is None
-    if not counts or refused.word not in WRONG_IN_ITSELF:
-        return current
-    reason = Reason.NON_FINITE_UPDATE if refused.word == Word.NON_FINITE else Reason.UPDATE_REFUSED
-    return _with_failed(current, client, reason, f"{refused.word}: {refused.detail}"[:1024])
-
-
-def _with_failed(current: Attempt, client: int, reason: str, message: str) -> Attempt:
-    failed = FailedClient(client=client, reason=reason, message=message)
-    return replace(current, failed={**current.failed, client: failed})
 
 
 def _settle(state: State, current: Attempt) -> Step:
@@ -341,20 +276,8 @@ def _settle(state: State, current: Attempt) -> Step:
         if all(client in current.folded or client in current.failed for client in current.participants):
             return _close(state, replace(current, closing=CloseReason.ALL_REPORTED))
         if current.closing is CloseReason.DEADLINE:
-            return _close(state, _with_missing(current))
+            return _close(state, with_missing(current))
     return Step(state=replace(state, current=current))
-
-
-def _with_missing(current: Attempt) -> Attempt:
-    """Who is missing at the deadline has failed by it."""
-    message = f"no verified update within {current.spec.deadline_seconds:g} s"
-    missing = [client for client in current.participants if client not in current.folded]
-    return _all_failed(current, missing, Reason.DEADLINE_EXCEEDED, message)
-
-
-def _all_failed(current: Attempt, clients: Iterable[int], reason: Reason, message: str) -> Attempt:
-    failed = {client: FailedClient(client=client, reason=reason, message=message) for client in clients}
-    return replace(current, failed={**failed, **current.failed})
 
 
 def _close(state: State, current: Attempt) -> Step:
@@ -362,7 +285,7 @@ def _close(state: State, current: Attempt) -> Step:
         return _abandon(state, current)
     if current.weight == 0 and current.round > 0:
         message = f"{Word.BAD_EXAMPLES}: all updates together have 0 examples, so they have no mean"
-        return _abandon(state, _all_failed(current, current.folded, Reason.UPDATE_REFUSED, message))
+        return _abandon(state, with_all_failed(current, current.folded, Reason.UPDATE_REFUSED, message))
     current = replace(current, state=advance(current.state, RoundEvent.CLOSE))
     commands: tuple[Command, ...] = (StopUploads(detail="the round is closed"), Commit(attempt=current))
     return Step(state=replace(state, current=current), commands=commands)
@@ -375,7 +298,7 @@ def _abandon(state: State, current: Attempt) -> Step:
 
 def _commit_failed(state: State, current: Attempt, event: CommitFailed) -> Step:
     if event.is_definitive:  # the strategy failed with these updates: another choice may do better
-        current = _all_failed(current, current.folded, Reason.STRATEGY_FAILED, event.message[:1024])
+        current = with_all_failed(current, current.folded, Reason.STRATEGY_FAILED, event.message[:1024])
         current = replace(current, state=advance(current.state, RoundEvent.CANNOT_COMMIT))
         return Step(state=replace(state, current=current))
     failures = 1 if current.storage is None else current.storage.failures + 1

@@ -16,9 +16,9 @@ from typing import Final, Protocol
 from fedjob_aggregator.admission import Admission, Credentials
 from fedjob_aggregator.aggregation.backends import KernelChoice
 from fedjob_aggregator.aggregation.fixed_point import check_range
+from fedjob_aggregator.attempts import weight
 from fedjob_aggregator.events import Update
 from fedjob_aggregator.gathering import VerifiedUpload
-from fedjob_aggregator.machine import weight
 from fedjob_aggregator.reception import Body, Reception
 from fedjob_aggregator.staging import HeldBytes, StagingArea
 from fedjob_aggregator.verification import LENGTH_BYTES, Check, DeltaCheck, InitialCheck, Verifier, most_header_bytes
