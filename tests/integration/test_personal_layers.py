@@ -63,3 +63,18 @@ def test_a_client_that_was_killed_goes_on_with_its_layers(undisturbed, tmp_path)
     assert {client: head.tobytes() for client, head in heads(tmp_path / "run").items()} == {
         client: head.tobytes() for client, head in heads(folder).items()
     }
+
+
+def test_a_job_may_begin_with_a_whole_model_and_takes_from_it_what_is_shared(tmp_path):
+    def job(name, *overrides):
+        arguments = [part for override in ("spec.rounds=1", *overrides) for part in ("--set", override)]
+        done = fedjob("run", EXAMPLE, "--dir", tmp_path / name, "-o", "json", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return tmp_path / name / "aggregator" / "checkpoints"
+
+    whole = job("whole", "spec.model.exclude=[]") / "round-000001.safetensors"
+    assert sorted(decode(whole.read_bytes())[0]) == ["b1", "b2", "w1", "w2"]
+    first = job("personal", f"spec.model.initFrom={{file: {whole}}}") / "round-000000.safetensors"
+    arrays, given = decode(first.read_bytes())[0], decode(whole.read_bytes())[0]
+    assert sorted(arrays) == ["b1", "w1"]
+    assert all(np.array_equal(arrays[name], given[name]) for name in arrays)

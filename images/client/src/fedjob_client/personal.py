@@ -145,7 +145,7 @@ class Personal:
         idle = [pattern for pattern in self._exclude if not any(fnmatchcase(name, pattern) for name in names)]
         if idle:
             raise TrainerError(f"model.exclude: {idle[0]!r} matches none of the tensors {names[:10]}")
-        shared = self._shared(arrays)
+        shared = self.shared(arrays)
         if not shared:
             raise TrainerError(f"model.exclude: {list(self._exclude)} leaves no tensor to learn together")
         return shared
@@ -166,7 +166,7 @@ class Personal:
         if update.delta is not None:
             trained = {name: (own[name] + array).astype(own[name].dtype) for name, array in trained.items()}
         self._store.save(config.round, {name: np.asarray(array, order="C") for name, array in trained.items()})
-        shared = self._shared(arrays)
+        shared = self.shared(arrays)
         kind = "params" if update.params is not None else "delta"
         return Update(**{kind: shared}, num_examples=update.num_examples, metrics=update.metrics)
 
@@ -182,7 +182,8 @@ class Personal:
             raise TrainerError(f"trainer {type(self._trainer).__name__} has no method predict")
         return self._trainer.predict(self._whole(params), inputs)
 
-    def _shared(self, arrays: Params) -> Params:
+    def shared(self, arrays: Params) -> Params:
+        """What of a whole model is learned together."""
         return {name: array for name, array in arrays.items() if not self._is_excluded(name)}
 
     def _is_excluded(self, name: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from fedjob_client.errors import ArchitectureError, Cancelled, ClientError, GpuFailedError, TrainerError
 from fedjob_client.model_cache import LoadedModel
+from fedjob_client.personal import Personal
 from fedjob_client.trainer import EvalConfig, Metrics, OptimizerSettings, Params, TrainConfig, Trainer, last_line
 from fedjob_client.transfer import Parcel
 from fedjob_client.updates import body_of, check_examples, checked_params, delta_of, finite_metrics
@@ -155,6 +156,8 @@ def _epoch_ended(progress: Progress, round_number: int, epochs: int, epoch: int,
 def initial(trainer: Trainer, given: LoadedModel | None, task: InitTask) -> Parcel:
     """Make the initial model: the given one, if the job starts from a checkpoint, else the trainer's.
 
+    Of a given one, tensors that ``model.exclude`` names are left out: a whole model may be what others go on from.
+
     Raises:
         ArchitectureError: The given one has other tensors than the trainer's own.
         ClientError: The trainer returned something else than a model.
@@ -163,7 +166,8 @@ def initial(trainer: Trainer, given: LoadedModel | None, task: InitTask) -> Parc
     began = time.perf_counter()
     checked = checked_params(trainer.init(task.seed))
     if given is not None:
-        checked = _fitting(checked_params(given.params, what="the checkpoint"), checked)
+        arrays = checked_params(given.params, what="the checkpoint")
+        checked = _fitting(trainer.shared(arrays) if isinstance(trainer, Personal) else arrays, checked)
     params = {name: np.array(array) for name, array in checked.items()}  # the trainer may use its arrays again
     seconds = time.perf_counter() - began
     return Parcel(body=body_of(params), examples=announced_examples(trainer) or 1, train_seconds=seconds)
