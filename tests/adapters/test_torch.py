@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from fedjob_client.errors import GpuUnavailableError, SettingsError, TrainerError
+from fedjob_client.errors import GpuFailedError, GpuOutOfMemoryError, GpuUnavailableError, SettingsError, TrainerError
 from fedjob_client.torch import TorchTrainer, tensors_of
 from fedjob_client.trainer import EvalConfig, OptimizerSettings, TrainConfig
 from fedjob_protocol.config import Device, Role
@@ -268,3 +268,80 @@ def test_a_frozen_bfloat16_layer_is_the_same_in_all_checkpoints(tmp_path):
     assert len({model["0.weight"].tobytes() for model in models}) == 1
     assert len({model["2.weight"].tobytes() for model in models}) == len(models)
     assert not (models[0]["0.weight"].view(np.uint32) & 0xFFFF).any()  # still values of bfloat16
+
+
+def test_layers_of_resnet18_that_nobody_trains_keep_their_bits_through_a_whole_job(tmp_path):
+    (tmp_path / "vision.py").write_text(
+        "import torch\n"
+        "from torchvision.models import resnet18\n"
+        "from fedjob_client.torch import TorchTrainer\n"
+        "class Mine(TorchTrainer):\n"
+        "    def make_model(self):\n"
+        "        net = resnet18(num_classes=10)\n"
+        "        for name, value in net.named_parameters():\n"
+        "            value.requires_grad_(name.startswith('fc.'))\n"
+        "        return net\n"
+        "    def forward(self, batch):\n"
+        "        x, y = batch\n"
+        "        return self.model(x.reshape(-1, 1, 8, 8).repeat(1, 3, 4, 4)), y\n",
+        encoding="utf-8",
+    )
+    job = manifest(
+        "vision",
+        rounds=2,
+        model={"name": "resnet18"},
+        data={"name": "digits", "partition": {"scheme": "IID"}, "maxTrainSamples": 32},
+        training={"epochs": 1, "batchSize": 16, "learningRate": 0.1},
+        evaluation={"modes": []},
+        clientGroups=[{"name": "clients", "replicas": 2, "trainer": "vision:Mine"}],
+    )
+    file = write_manifest(tmp_path, job)
+    completed(fedjob("run", file, "--dir", tmp_path / "run", "-o", "json", cwd=tmp_path))
+    checkpoints = tmp_path / "run" / "aggregator" / "checkpoints"
+    first, last = (decode((checkpoints / f"round-{number:06}.safetensors").read_bytes())[0] for number in (1, 2))
+    changed = {name for name in first if first[name].tobytes() != last[name].tobytes()}
+    averaged = {name for name in first if name.startswith("fc.") or "running_" in name}
+    assert changed == averaged
+    net = resnet18(num_classes=10)
+    net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in last.items()}, strict=False)
+    assert all(torch.equal(torch.from_numpy(np.array(last[name])), net.state_dict()[name]) for name in last)
+
+
+def test_a_model_is_pulled_as_a_file_of_pytorch(tmp_path):
+    completed(fedjob("run", EXAMPLE / "job.yaml", "--dir", tmp_path / "run", "--set", "spec.rounds=1", "-o", "json",
+                     cwd=tmp_path))  # fmt: skip
+    done = fedjob("model", "pull", tmp_path / "run", "--format", "pt", "--output", tmp_path / "m.pt", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded = torch.load(tmp_path / "m.pt", weights_only=True)
+    expected = decode((tmp_path / "run/aggregator/checkpoints/round-000001.safetensors").read_bytes())[0]
+    assert loaded.keys() == expected.keys()
+    assert all(np.array_equal(loaded[name].numpy(), array) for name, array in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), GpuOutOfMemoryError),
+        (RuntimeError("CUDA error: device-side assert triggered"), GpuFailedError),
+    ],
+)
+def test_what_goes_wrong_on_a_gpu_gets_its_name(error, expected):
+    class Broken(TorchTrainer):
+        def make_model(self):
+            return perceptron()
+
+        def forward(self, batch):
+            raise error
+
+        def outputs(self, inputs):
+            raise error
+
+    trainer = Broken(a_context())
+    params = trainer.init(7)
+    for call in (
+        lambda: trainer.train(params, TrainConfig(round=1)),
+        lambda: trainer.evaluate(params, EvalConfig(round=1)),
+        lambda: trainer.predict(params, np.zeros((3, 64))),
+    ):
+        with pytest.raises(expected):
+            call()

@@ -68,6 +68,12 @@ def test_a_job_from_its_submission_to_its_model(cluster, home, call, tmp_path):
     assert card["digest"] == status["best"]["digest"]
     assert [link["round"] for link in card["chain"]] == list(range(status["best"]["round"] + 1))
 
+    told = call("rounds", "j", "-n", home, "--tensorboard", tmp_path / "curves", "-o", "json")
+    assert told.returncode == 0, told.stderr
+    assert [json.loads(line)["round"] for line in told.stdout.splitlines()] == [0, 1, 2, 3]
+    (curves,) = (tmp_path / "curves").iterdir()
+    assert b"metrics/loss" in curves.read_bytes()
+
     eventually(lambda: cluster.pods(home, "j", "server"), "a server")
     (tmp_path / "rows.csv").write_text("1,0,0\n0,1,0\n")
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import struct
 import subprocess
-from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
 
@@ -111,15 +110,12 @@ def test_a_model_as_npz_is_the_same_and_no_file_is_replaced_unasked(run):
     assert fedjob(*arguments, "--force", cwd=run).returncode == 0
 
 
-def test_a_model_for_pytorch_is_a_dict_of_tensors_and_needs_pytorch(run):
+@pytest.mark.skipif(find_spec("torch") is not None, reason="PyTorch is installed: tests/adapters has the other case")
+def test_a_model_for_pytorch_needs_pytorch(run):
     done = fedjob("model", "pull", run / "run", "--format", "pt", "--output", run / "m.pt", cwd=run)
-    if find_spec("torch") is None:
-        assert done.returncode == 2
-        assert "--format pt needs PyTorch, which is not installed here" in done.stderr
-        assert not (run / "m.pt").exists()
-    else:
-        loaded = import_module("torch").load(run / "m.pt", weights_only=True)
-        assert set(loaded) == {"b", "w"}
+    assert done.returncode == 2
+    assert "--format pt needs PyTorch, which is not installed here" in done.stderr
+    assert not (run / "m.pt").exists()
 
 
 def events(folder):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fedjob_aggregator.registry import DEFAULT_MOST_PER_HOST
 from fedjob_protocol.registration import client_token
 from tests.support.outside import HandStarted, hand_started
 from tests.support.runs import live_run, manifest, write_manifest
@@ -175,3 +176,27 @@ def test_a_run_with_such_clients_has_to_know_where_it_listens(tmp_path: Path):
     with live_run(a_job(tmp_path), tmp_path / "run") as run:
         assert run.finish() == 2
         assert "--listen" in run.output
+
+
+def test_a_flood_of_registrations_is_bounded_and_harms_no_job(tmp_path: Path, server: str):
+    places = DEFAULT_MOST_PER_HOST + 16
+    policy = {"joinWaitSeconds": 0, "minClients": 2, "roundPolicy": {"minReports": 2}}
+    file = a_job(tmp_path, replicas=1, outside=places, **policy)
+    (tmp_path / "hold-1-0").touch()
+    with (
+        live_run(file, tmp_path / "run", *listen(server)) as run,
+        started(tmp_path, server, 1) as (honest,),
+    ):
+        honest.says("round 1: training begins")
+        answers = [
+            call(f"{server}/clients", {"client_url": f"http://127.0.0.1:{port}", "boot_id": f"flood-{port}"})
+            for port in range(1, 301)
+        ]
+        taken = [status for status, _ in answers].count(201)
+        assert taken == DEFAULT_MOST_PER_HOST - 1, "the honest client lives at this host, too"
+        assert {status for status, _ in answers} == {201, 503}
+        assert "that is the limit" in answers[-1][1]["detail"]
+        (tmp_path / "hold-1-0").unlink()
+        assert run.finish() == 0, run.output
+    records = run.folder.rounds()
+    assert [[c.client for c in record.contributors] for record in records] == [[0], [0, 1], [0, 1]]

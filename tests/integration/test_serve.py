@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.integration.test_external_clients import a_job as a_held_job
 from tests.support.outside import hand_started
@@ -107,13 +108,15 @@ def test_sessions_continue_from_the_last_model_and_history_shows_it(tmp_path: Pa
         with hand_started(tmp_path, server.url, 2) as clients:
             for client in clients:
                 client.says("201: registered with")
-            status, answer = server.train(rounds=2, epochs=3, learning_rate=0.05, num_train_samples=400)
+            status, answer = server.train(rounds=2, epochs=3, learning_rate=0.05, num_train_samples=400,
+                                          num_validation_samples=50)  # fmt: skip
             assert (status, answer) == (202, {"session": 1, "status": "CLIENTS_TRAINING", "clients": 2})
             assert server.status().endswith("Status: CLIENTS_TRAINING")
             status, refused = server.train()
             assert (status, refused["word"]) == (409, "training-in-progress")
             first = server.wait_for_session(1)
             assert (first["first_round"], first["state"]) == (1, "Complete")
+            assert first["after"] * 50 == pytest.approx(round(first["after"] * 50)), "a share of 50 examples"
             for client in clients:
                 client.says("round 1: training begins: 3 epochs, batches of 32, learning rate 0.05")
                 client.says("round 2: epoch 3 of 3: ")

@@ -12,7 +12,7 @@ from fedjob.failure import Failure
 from fedjob.fetch import PUBLISHED, fetch
 from fedjob.kubectl import Kubectl
 from fedjob.lab import run_lab
-from fedjob.models import pull_from_cluster, pull_from_folder
+from fedjob.models import pull_from_cluster, pull_from_folder, rounds_on_cluster
 from fedjob.options import (
     CHECKPOINT,
     CLUSTER,
@@ -33,7 +33,7 @@ from fedjob.predict import Asked, predict, predict_on_cluster
 from fedjob.run import Options as RunOptions
 from fedjob.run import run, validate
 from fedjob.serving import Options, run_server
-from fedjob.show import show_model, show_rounds
+from fedjob.show import rounds_in_folder, show_model, show_rounds
 from fedjob.start import init
 from fedjob.tensorboard import write_events
 from fedjob_protocol import __version__
@@ -137,14 +137,16 @@ def init_command(file: Path) -> None:
 
 
 @cli.command("rounds")
-@RUN_FOLDER
+@TARGET
 @TENSORBOARD
+@ON_CLUSTER
 @OUTPUT
-def rounds_command(folder: Path, events: Path | None, output: str) -> None:
-    """Show the committed rounds of the run in DIR."""
+def rounds_command(target: str, events: Path | None, kubectl: Kubectl | None, output: str) -> None:
+    """Show the committed rounds of the run in folder TARGET, or of the job TARGET on a cluster."""
+    records = rounds_in_folder(Path(target)) if kubectl is None else rounds_on_cluster(kubectl, target)
     if events is not None:
-        write_events(folder, events)
-    show_rounds(folder, as_json=output == "json")
+        write_events(records, events)
+    show_rounds(records, as_json=output == "json")
 
 
 @cli.group("model")

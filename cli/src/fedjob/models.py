@@ -53,14 +53,23 @@ def pull_from_cluster(
     """
     job = kubectl.job(name)
     number = choose_round(job, which)
-    pods = [pod for pod in kubectl.pods(job, "aggregator") if pod["metadata"]["name"] == _leader(job, pod)]
-    if not pods:
-        raise Failure(f"job {name}: no aggregator is ready to serve its model; it is {job.status.phase}")
-    token = kubectl.token(job)
+    pod, token = _aggregator(kubectl, job), kubectl.token(job)
     with kubectl.proxy() as proxy:
-        data = proxy.get(pods[0], AGGREGATOR_PORT, model_path(number), token=token)
-        records = _records(proxy, pods[0], token)
+        data = proxy.get(pod, AGGREGATOR_PORT, model_path(number), token=token)
+        records = _records(proxy, pod, token)
     _write(job, number, data, records, kind, output, force=force)
+
+
+def rounds_on_cluster(kubectl: Kubectl, name: str) -> list[RoundRecord]:
+    """Read the round log of a job on a cluster.
+
+    Raises:
+        Failure: There is no such job, nobody serves its log, or it cannot be read.
+    """
+    job = kubectl.job(name)
+    pod, token = _aggregator(kubectl, job), kubectl.token(job)
+    with kubectl.proxy() as proxy:
+        return _records(proxy, pod, token)
 
 
 def ask_cluster(kubectl: Kubectl, name: str, inputs: list[Any]) -> Document:
@@ -78,6 +87,14 @@ def ask_cluster(kubectl: Kubectl, name: str, inputs: list[Any]) -> Document:
         )
     with kubectl.proxy() as proxy:
         return proxy.post(pod, CLIENT_PORT, "/predict", {"inputs": inputs})
+
+
+def _aggregator(kubectl: Kubectl, job: FederatedJob) -> Document:
+    """The pod that has a job's models and rounds."""
+    pods = [pod for pod in kubectl.pods(job, "aggregator") if pod["metadata"]["name"] == _leader(job, pod)]
+    if not pods:
+        raise Failure(f"job {job.metadata.name}: no aggregator is ready to be asked; it is {job.status.phase}")
+    return pods[0]
 
 
 def _leader(job: FederatedJob, pod: Document) -> str:

@@ -56,15 +56,18 @@ def newest_model(folder: RunFolder) -> tuple[FederatedJob, Path]:
     return job, path
 
 
-def show_rounds(path: Path, *, as_json: bool) -> None:
-    """Print the round log as a table or as JSON lines.
+def rounds_in_folder(path: Path) -> list[RoundRecord]:
+    """Read the round log of a run.
 
     Raises:
         Failure: The folder holds no run, or its log cannot be read.
     """
     folder = RunFolder(path)
-    job = load_job(folder)
-    records = read_log(folder.path / leader_folder(job) / ROUND_LOG_NAME)
+    return read_log(folder.path / leader_folder(load_job(folder)) / ROUND_LOG_NAME)
+
+
+def show_rounds(records: list[RoundRecord], *, as_json: bool) -> None:
+    """Print rounds as a table or as JSON lines."""
     if as_json:
         for record in records:
             say(record.model_dump_json(by_alias=True))

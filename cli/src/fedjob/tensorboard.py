@@ -1,4 +1,4 @@
-"""Rounds as TensorBoard event files: ``fedjob run --tensorboard DIR``, ``fedjob rounds DIR --tensorboard DIR``."""
+"""Rounds as TensorBoard event files: ``fedjob run --tensorboard DIR``, ``fedjob rounds TARGET --tensorboard DIR``."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -6,10 +6,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from fedjob.failure import EXIT_USAGE, Failure
-from fedjob.folder import RunFolder
-from fedjob.show import load_job, read_log
-from fedjob_operator.adapters.local import leader_folder
-from fedjob_protocol.layout import ROUND_LOG_NAME
+from fedjob.show import read_log
 from fedjob_protocol.messages import RoundRecord
 
 MAX_CLIENTS: Final = 50
@@ -94,13 +91,11 @@ def scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
             yield f"clients/{item.name}/{name}", value
 
 
-def write_events(path: Path, events: Path) -> None:
-    """Write the rounds of a run that is there as an event file.
+def write_events(records: Iterable[RoundRecord], events: Path) -> None:
+    """Write rounds as an event file.
 
     Raises:
-        Failure: The folder holds no run, or the events cannot be written.
+        Failure: tensorboardX is not installed, or the folder cannot be written.
     """
-    folder = RunFolder(path)
-    job = load_job(folder)
     with EventFile(events) as file:
-        file.follow(folder.path / leader_folder(job) / ROUND_LOG_NAME)
+        file.add(records)

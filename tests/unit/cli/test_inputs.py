@@ -73,6 +73,12 @@ def test_colours_of_a_pixel_are_side_by_side(tmp_path):
     assert row == pytest.approx([1.0, 0.0, 0.2] * 4)
 
 
+def test_a_jpeg_is_read_like_a_png(tmp_path):
+    Image.new("L", (8, 8), 51).save(tmp_path / "grey.jpg", quality=100)
+    (row,) = read_images([tmp_path / "grey.jpg"], (8, 8, 1), is_inverted=False)
+    assert np.asarray(row) == pytest.approx(0.2, abs=0.01)
+
+
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n cut"])
 def test_what_is_no_image_is_named(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)

@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import torch
 
+from fedjob_client.cuda.faults import named
 from fedjob_client.data.dataset import Dataset
 from fedjob_client.errors import DataError, GpuUnavailableError, SettingsError, TrainerError
 from fedjob_client.trainer import Array, ClientContext, EvalConfig, Metrics, Params, TrainConfig, Update
@@ -116,10 +117,13 @@ class TorchTrainer:
             return torch.nn.functional.cross_entropy(outputs.float(), targets)
         return torch.nn.functional.mse_loss(outputs.float().reshape(targets.shape), targets)
 
-    def metrics(self, outputs: Any, targets: Any) -> Mapping[str, float]:
-        """Means over a batch besides the loss; accuracy for classification."""
+    def metrics(self, outputs: Any, targets: Any) -> Mapping[str, Any]:
+        """Means over a batch besides the loss; accuracy for classification.
+
+        Numbers, or tensors of one value, which are read at the end of the epoch: a GPU is not waited for before.
+        """
         if self.task == "classification":
-            return {"accuracy": (outputs.argmax(-1) == targets).float().mean().item()}
+            return {"accuracy": (outputs.argmax(-1) == targets).float().mean()}
         return {}
 
     def outputs(self, inputs: Any) -> Any:
@@ -160,7 +164,16 @@ class TorchTrainer:
         return tensors_of(self.model)
 
     def train(self, params: Params, config: TrainConfig) -> Update:
-        """Train for some epochs; what is returned is the difference to where it began, in the module's types."""
+        """Train for some epochs; what is returned is the difference to where it began, in the module's types.
+
+        Raises:
+            GpuOutOfMemoryError: A batch does not fit on the GPU: a smaller ``training.batchSize`` may.
+            GpuFailedError: The GPU or a kernel failed.
+        """
+        with named("training on the GPU"):
+            return self._train(params, config)
+
+    def _train(self, params: Params, config: TrainConfig) -> Update:
         self._load(params)
         before = tensors_of(self.model)
         torch.manual_seed(config.seed)
@@ -180,22 +193,22 @@ class TorchTrainer:
 
     def evaluate(self, params: Params, config: EvalConfig) -> Metrics:  # noqa: ARG002 - nothing to choose
         """Loss and metrics over the held-out examples."""
-        self._load(params)
-        self.model.eval()
         sums = _Means()
-        with torch.no_grad(), reproducible():
+        with named("evaluating on the GPU"), torch.no_grad(), reproducible():
+            self._load(params)
+            self.model.eval()
             for batch in self.make_loader("test", EVALUATION_ROWS, torch.Generator()):
                 outputs, targets = self.forward(_on(self.device, batch))
-                sums.add({"loss": self.loss(outputs, targets).item(), **self.metrics(outputs, targets)}, len(targets))
-        if sums.count == 0:
-            raise DataError("evaluation: there are no held-out examples")
-        return sums.means()
+                sums.add({"loss": self.loss(outputs, targets), **self.metrics(outputs, targets)}, len(targets))
+            if sums.count == 0:
+                raise DataError("evaluation: there are no held-out examples")
+            return sums.means()
 
     def predict(self, params: Params, inputs: Array) -> Array:
         """One output for each row of inputs."""
-        self._load(params)
-        self.model.eval()
-        with torch.no_grad():
+        with named("predicting on the GPU"), torch.no_grad():
+            self._load(params)
+            self.model.eval()
             found: Array = self.outputs(self._in_own_type(torch.as_tensor(inputs).to(self.device))).cpu().numpy()
         return found
 
@@ -223,7 +236,7 @@ class TorchTrainer:
             loss.backward()
             pull.add()
             optimizer.step()
-            sums.add({"loss": loss.item(), **self.metrics(outputs.detach(), targets)}, len(targets))
+            sums.add({"loss": loss.detach(), **self.metrics(outputs.detach(), targets)}, len(targets))
         if sums.count == 0:
             raise DataError("training: there are no examples")
         return sums
@@ -288,19 +301,20 @@ class Proximal:
 
 
 class _Means:
-    """Means over examples, batch by batch."""
+    """Means over examples, batch by batch; of tensors they stay where these are until they are read."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._sums: defaultdict[str, Any] = defaultdict(float)
 
-    def add(self, means: Mapping[str, float], count: int) -> None:
+    def add(self, means: Mapping[str, Any], count: int) -> None:
         self.count += count
         for name, value in means.items():
-            self._sums[name] += float(value) * count
+            exact = value.detach().double() if isinstance(value, torch.Tensor) else float(value)
+            self._sums[name] = self._sums[name] + exact * count
 
     def means(self) -> dict[str, float]:
-        return {name: value / self.count if self.count else math.nan for name, value in self._sums.items()}
+        return {name: float(value) / self.count if self.count else math.nan for name, value in self._sums.items()}
 
 
 @contextmanager
