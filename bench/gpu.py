@@ -36,7 +36,8 @@ SIZES: Final = (
 EPOCHS: Final = 50
 SLOW_EPOCHS: Final = 3
 """Of the ways that are there to be compared with and take long."""
-SLOW: Final = frozenset({"the client's CPU code", "an atomic addition per element"})
+ATOMIC: Final = "an atomic addition per element"
+SLOW: Final = frozenset({"the client's CPU code", "NumPy, a pass over the examples", ATOMIC})
 REPEATS: Final = 5
 SHARE_GOAL: Final = 0.6
 LARGEST_DIFFERENCE: Final = 1e-3
@@ -99,10 +100,7 @@ def regression(link: str, examples: int, features: int, classes: int, *, bandwid
         values, params = measured(make(task), features, classes, epochs)
         # All go the same way at first: compare the parameters after as many epochs as the slow ones have.
         reference = params if reference is None else reference
-        difference = float(np.abs(params - reference).max())
-        if not difference <= LARGEST_DIFFERENCE:
-            sys.exit(f"bench: {name} differs from fedjob by {difference}: their times cannot be compared")
-        rows.append(Row(name=name, unit="ms", values=tuple(1000 * seconds for seconds in values), note="per epoch"))
+        rows.append(compared(name, values, float(np.abs(params - reference).max())))
     median = {row.name: row.median / 1000 for row in rows}
     best_copy = max(bandwidth)
     rows.append(Row(name="copy within the device", unit="GB/s", values=tuple(rate / 1e9 for rate in bandwidth)))
@@ -120,6 +118,20 @@ def regression(link: str, examples: int, features: int, classes: int, *, bandwid
         checks=tuple(checks),
         seconds=time.perf_counter() - began,
     )
+
+
+def compared(name: str, values: tuple[float, ...], difference: float) -> Row:
+    """A way's times, if it computes what ours does; leave if not.
+
+    One float32 that 1e8 small numbers are added to loses most of them, so atomic additions are wrong there by nature:
+    how far is said beside their time.
+    """
+    note = "per epoch"
+    if not difference <= LARGEST_DIFFERENCE:
+        if name != ATOMIC:
+            sys.exit(f"bench: {name} differs from fedjob by {difference}: their times cannot be compared")
+        note = f"per epoch; parameters off by {difference:.2g}"
+    return Row(name=name, unit="ms", values=tuple(1000 * seconds for seconds in values), note=note)
 
 
 def networks() -> list[Section]:

@@ -18,10 +18,14 @@ from fedjob_client.cuda.gradient import GpuGradient
 from fedjob_client.cuda.plan import shape_of
 from fedjob_client.data.dataset import Split
 from fedjob_client.models.builtin import MODELS
+from fedjob_client.models.linear import Gram
+from fedjob_client.models.logistic import FusedGradient
+from fedjob_client.trainer import Params
 
 Array = npt.NDArray[Any]
 Epoch = Callable[[Array], Array]
 ATOMIC_THREADS: Final = 256
+ATOMIC: Final = "an atomic addition per element"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,16 +141,33 @@ def by_torch(task: Problem) -> Epoch:
 
 
 def on_the_cpu(task: Problem) -> Epoch:
-    """The client's NumPy reference."""
+    """What the client does on the CPU: of linear regression's examples it keeps the Gram matrix, made here, once."""
+    x, y = _on_host(task)
+    if task.link == "linear":
+        return _epoch_of(task, Gram.of(x, y).gradient)
+    return _epoch_of(task, FusedGradient(x, y)) if task.link == "logistic" else in_numpy(task)
+
+
+def in_numpy(task: Problem) -> Epoch:
+    """The client's NumPy reference: a pass over all examples."""
+    x, y = _on_host(task)
     model = MODELS[task.link]({})
-    x = task.x.astype(model.dtype)
+    return _epoch_of(task, lambda params, out: model.gradient(params, x, y, out))
+
+
+def _on_host(task: Problem) -> tuple[Array, Array]:
     y = task.y.astype(np.float64) if task.link == "linear" else task.y
+    return task.x.astype(MODELS[task.link]({}).dtype), y
+
+
+def _epoch_of(task: Problem, gradient: Callable[[Params, Params], Any]) -> Epoch:
+    kind = MODELS[task.link]({}).dtype
     shape = task.x.shape[1:] if task.classes == 1 else (task.x.shape[1], task.classes)
-    out = {"w": np.empty(shape, model.dtype), "b": np.empty(task.classes, model.dtype)}
+    out = {"w": np.empty(shape, kind), "b": np.empty(task.classes, kind)}
 
     def epoch(params: Array) -> Array:
-        given = {"w": params[:-1].reshape(shape).astype(model.dtype), "b": params[-1].astype(model.dtype)}
-        model.gradient(given, x, y, out)
+        given = {"w": params[:-1].reshape(shape).astype(kind), "b": params[-1].astype(kind)}
+        gradient(given, out)
         return np.vstack([out["w"].reshape(task.x.shape[1], -1), out["b"]])
 
     return epoch
@@ -156,7 +177,8 @@ def ways(task: Problem) -> dict[str, Callable[[Problem], Epoch]]:
     """Every way that this machine has, by name."""
     found: dict[str, Callable[[Problem], Epoch]] = {"fedjob": ours}
     if task.link == "linear":
-        found["an atomic addition per element"] = atomics
+        found[ATOMIC] = atomics
+        found["NumPy, a pass over the examples"] = in_numpy
     rivals = {"cupy": by_cupy, "torch": by_torch}
     found |= {name: way for name, way in rivals.items() if importlib.util.find_spec(name) is not None}
     return found | {"the client's CPU code": on_the_cpu}

@@ -23,7 +23,9 @@ def bench(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.parametrize(("link", "features", "classes"), [("linear", 1, 1), ("linear", 3, 1), ("softmax", 2, 3)])
+@pytest.mark.parametrize(
+    ("link", "features", "classes"), [("linear", 1, 1), ("linear", 3, 1), ("logistic", 2, 1), ("softmax", 2, 3)]
+)
 def test_every_way_computes_the_same_epochs(bench, link, features, classes):
     epochs, gpu = bench("gpu_epochs"), bench("gpu")
     task = epochs.problem(link, 20 if SIMULATED else 10_000, features, classes)
@@ -36,9 +38,19 @@ def test_every_way_computes_the_same_epochs(bench, link, features, classes):
             params -= gpu.LEARNING_RATE * epoch(params)
         found[name] = params
     assert {"fedjob", "the client's CPU code"} <= found.keys()
-    assert ("an atomic addition per element" in found) == (link == "linear")
+    assert (epochs.ATOMIC in found) == (link == "linear")
+    assert found.keys() - {"fedjob", "cupy", "torch"} <= gpu.SLOW
     for name, params in found.items():
         assert params == pytest.approx(found["fedjob"], abs=gpu.LARGEST_DIFFERENCE / 10), name
+
+
+def test_only_atomic_additions_may_be_wrong_and_then_it_is_said(bench):
+    epochs, gpu = bench("gpu_epochs"), bench("gpu")
+    assert gpu.ATOMIC == epochs.ATOMIC
+    assert gpu.compared(gpu.ATOMIC, (0.002,), 0.3).note == "per epoch; parameters off by 0.3"
+    assert gpu.compared("torch", (0.002,), 1e-4).note == "per epoch"
+    with pytest.raises(SystemExit, match=r"torch differs from fedjob by 0\.3"):
+        gpu.compared("torch", (0.002,), 0.3)
 
 
 @pytest.mark.skipif(not SIMULATED, reason="this machine has a GPU")

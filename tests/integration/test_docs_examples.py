@@ -51,6 +51,11 @@ def test_the_trainer_of_ones_own_runs_and_predicts(tmp_path):
     assert re.search(r"^\d of 8 right$", predicted.stdout, re.MULTILINE), predicted.stdout + predicted.stderr
 
 
+def test_the_estimator_of_scikit_learn_runs(tmp_path):
+    status = run_briefly(EXAMPLES / "51-scikit-learn/job.yaml", tmp_path, TWO_CLIENTS)
+    assert accuracy(status) > 0.7
+
+
 @pytest.mark.skipif(not MNIST.is_dir(), reason="no MNIST files: name their folder in FEDJOB_TEST_MNIST")
 def test_the_mnist_example_runs(tmp_path):
     status = run_briefly(EXAMPLES / "04-mnist.yaml", tmp_path, TWO_CLIENTS, f"spec.data.path={MNIST}")
