@@ -37,6 +37,11 @@ def build_and_load(cluster: str, image: str, folder: Path, **arguments: str) -> 
     flags = shlex.split(os.environ.get("DOCKER_BUILD_FLAGS", ""))
     chosen = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     command("docker", "build", *flags, *chosen, "--tag", image, folder, seconds=IMAGE_SECONDS)
+    load(cluster, image)
+
+
+def load(cluster: str, image: str) -> None:
+    """Put an image that is there on the nodes."""
     command("kind", "load", "docker-image", "--name", cluster, image, seconds=IMAGE_SECONDS)
 
 

@@ -5,21 +5,19 @@ import os
 import pytest
 import yaml
 
-from tests.e2e.installation import build_and_load
-from tests.e2e.jobs import JOB_SECONDS, is_complete
-from tests.support.kubectl import committed
+from tests.e2e.installation import IMAGE_SECONDS, build_and_load, load
+from tests.e2e.jobs import JOB_SECONDS, client_selector, digits, is_complete
+from tests.support.kubectl import command, committed
 from tests.support.repository import ROOT
 
 EXAMPLES = ROOT / "examples"
 
 
-LARGE = (
-    pytest.mark.skipif(
-        not os.environ.get("FEDJOB_E2E_LARGE_IMAGES"),
-        reason="images with PyTorch take 20 GB of disk: FEDJOB_E2E_LARGE_IMAGES=1 asks for them",
-    ),
-    pytest.mark.timeout(2400),
+HAS_ROOM = pytest.mark.skipif(
+    not os.environ.get("FEDJOB_E2E_LARGE_IMAGES"),
+    reason="images with PyTorch or CUDA take 20 GB of disk: FEDJOB_E2E_LARGE_IMAGES=1 asks for them",
 )
+LARGE = (HAS_ROOM, pytest.mark.timeout(2400))
 
 
 @pytest.mark.parametrize(
@@ -43,3 +41,17 @@ def test_a_job_with_an_image_of_an_example(kubectl, cluster, loaded_images, exam
     kubectl.apply(document)
     status = kubectl.wait_for_job(document["metadata"]["name"], is_complete, "Complete", JOB_SECONDS)
     assert committed(status) == document["spec"]["rounds"]
+
+
+@HAS_ROOM
+@pytest.mark.timeout(2400)
+def test_the_image_for_gpus_trains_on_the_cpu_where_there_is_none(kubectl, cluster):
+    make = ["make", "image-cuda", "TAG=e2e", f"DOCKER_BUILD_FLAGS={os.environ.get('DOCKER_BUILD_FLAGS', '')}"]
+    command(*make, cwd=ROOT, seconds=IMAGE_SECONDS)
+    load(cluster, "fedjob/client-cuda:e2e")
+    group = {"image": "fedjob/client-cuda:e2e", "device": "Auto"}
+    kubectl.apply(digits("job", clients=2, rounds=30, group=group, model={"name": "softmax"}))
+    status = kubectl.wait_for_job("job", lambda status: committed(status) >= 1, "round 1", JOB_SECONDS)
+    assert "NVIDIA driver" in kubectl("logs", "-l", client_selector("job"), "--tail=200")
+    status = kubectl.wait_for_job("job", is_complete, "Complete", JOB_SECONDS)
+    assert next(metric["value"] for metric in status["metrics"] if metric["name"] == "accuracy") > 0.5

@@ -11,7 +11,7 @@ from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase
 from fedjob_operator.core.phases import TERMINAL
 from fedjob_protocol.reasons import Reason
 
-EXPECTED = (None, Reason.ACCEPTED, Reason.ROUND_IN_PROGRESS, Reason.EVALUATING, Reason.PROVISIONING)
+EXPECTED = (None, Reason.STARTING, Reason.ACCEPTED, Reason.ROUND_IN_PROGRESS, Reason.EVALUATING, Reason.PROVISIONING)
 """Reasons that need no explanation while a job goes on."""
 
 
