@@ -113,7 +113,7 @@ dist: ## Render the chart to dist/install.yaml (needs helm)
 requirements: ## Compile requirements/*.txt again (needs uv; ARGS=--upgrade moves versions)
 	requirements/compile $(ARGS)
 
-bench: $(VENV)/.dev ## Measure everything in docs/performance.md side by side
+bench: $(VENV)/.dev ## Measure rounds, uploads, memory, standbys and regression side by side (docs/performance.md)
 	$(BIN)/python bench/bench.py $(ARGS)
 
 clean: ## Remove .venv and everything that was made

@@ -1,4 +1,4 @@
-"""Measures everything in docs/performance.md side by side in one run: ``make bench`` or ``python bench/bench.py``.
+"""Measures the first table of docs/performance.md side by side in one run: ``make bench`` or ``python bench/bench.py``.
 
 Every figure of ours stands beside a floor that was measured in the same run by the same clock. Only loopback is used,
 and only processes that were started here are ended.
