@@ -73,7 +73,7 @@ def test_a_job_that_waits_for_gpus_says_so_and_starts_when_they_are_free(kubectl
 
 
 def test_a_gpu_that_becomes_unhealthy_is_not_given_to_the_next_pod_and_rounds_go_on_without_it(kubectl, gpus):
-    quorum = {"minClients": 1, "roundPolicy": {"minReports": 1}}
+    quorum = {"minClients": 1, "joinWaitSeconds": 1, "roundPolicy": {"minReports": 1, "deadlineSeconds": 5}}
     kubectl.apply(digits("job", clients=2, rounds=300, group={"gpus": 1}, training=LONG, **quorum))
     kubectl.wait_for_job("job", lambda status: committed(status) >= 1, "round 1", JOB_SECONDS)
     first, second = running(kubectl, client_selector("job"))
