@@ -141,6 +141,19 @@ def test_sessions_continue_from_the_last_model_and_history_shows_it(tmp_path: Pa
     assert " of 8 right" in fedjob("predict", tmp_path / "served", cwd=tmp_path).stdout
 
 
+def test_a_session_that_no_client_can_work_for_fails_with_their_reason_and_the_next_one_runs(tmp_path: Path):
+    with serving(tmp_path / "served") as server, hand_started(tmp_path, server.url, 2) as clients:
+        for client in clients:
+            client.says("201: registered with")
+        assert server.train(num_train_samples=1)[0] == 202
+        ended = server.wait_for_session(1)
+        assert ended["state"].startswith("Failed: 2 clients cannot take part; client 0: DataError: "), ended
+        assert "1 examples cannot be divided among 2 clients" in ended["state"]
+        assert "Failed" in server.output()
+        assert server.train(rounds=1)[0] == 202
+        assert server.wait_for_session(2)["state"] == "Complete"
+
+
 def test_a_session_goes_on_after_the_server_was_killed_and_the_next_continues_from_its_model(tmp_path: Path):
     port = free_port()
     with serving(tmp_path / "served", port=port) as server, hand_started(tmp_path, server.url, 2) as clients:

@@ -61,6 +61,14 @@ async def test_a_clients_token_allows_its_own_and_nothing_else(tmp_path):
             assert (status, answer["word"]) == (401, "bad-token"), (method, path)
 
 
+async def test_who_registers_an_address_by_hand_does_not_get_the_token_of_the_client_there(tmp_path):
+    async with running(tmp_path, token="secret") as api:
+        assert (await register(api))[1]["token"] == client_token("secret", "boot-1")
+        status, answer, _ = await api.call("POST", "/clients", json={"client_url": URL})
+        assert (status, answer.get("token")) == (201, None)
+        assert (await register(api))[1]["token"] == client_token("secret", "boot-1"), "the client itself, again"
+
+
 async def test_what_is_listed_for_people_has_no_secret(tmp_path):
     async with running(tmp_path, token="secret") as api:
         _, answer = await register(api, boot="a-secret-of-the-client")

@@ -274,7 +274,7 @@ def test_lines_about_epochs_are_at_most_a_hundred(caplog):
     for epoch in range(1, 1011):
         tell(epoch, {"loss": 0.25, "accuracy": 0.5})
     assert len(caplog.messages) <= 100
-    assert caplog.messages[-1] == "round 3: epoch 1010/1010: accuracy 0.5, loss 0.25"
+    assert caplog.messages[-1] == "round 3: epoch 1010 of 1010: accuracy 0.5, loss 0.25"
 
 
 def test_metrics_in_the_header_fit_and_are_ascii():

@@ -121,3 +121,45 @@ def test_one_of_a_group_for_gpus_that_has_none_is_not_ready():
     )
     assert decision.status.clients.ready == 1
     assert "client 1: GpuUnavailable" in decision.status.message
+
+
+def test_who_had_registered_before_the_job_began_is_waited_beside_for_as_long_as_anybody():
+    groups = [{"name": "outside", "external": {"minClients": 3}}]
+    job = a_job().having(clientGroups=groups, minClients=2, joinWaitSeconds=10).policy(minReports=2)
+    since_yesterday = seen().aggregator().outside(0, 1, since=-86_400)
+    begun = settled(job.accepted(), since_yesterday, now=at(5))[0]
+    assert begun.status.start_time is None
+    assert settled(begun, since_yesterday, now=at(14))[0].status.start_time is None
+    assert settled(begun, since_yesterday, now=at(15))[0].status.start_time is not None
+
+
+def refusing(
+    index, message="DataError: partition: 1 examples cannot be divided among 2 clients (PUT /v1/job)", **state
+):
+    """A client that is asked to work for the job and says why it cannot."""
+    plain, there = (
+        builder.registered(0, 1).answering(0).answering(1)
+        for builder in (seen().aggregator(), seen().aggregator(**state))
+    )
+    told = {action.index: action for action in of_type(decided(OUTSIDE.accepted(), plain), ConfigureClient)}
+    for each in index:
+        there = there.failing(told[each], word="bad-request", message=message)
+    return there
+
+
+OUTSIDE = a_job().having(clientGroups=[{"name": "outside", "external": {"minClients": 2}}], minClients=2)
+
+
+def test_a_job_that_too_many_say_they_cannot_work_for_fails_with_their_reason():
+    assert decided(OUTSIDE.accepted(), refusing((0,)), now=at(4)).status.phase == "Starting", "it may yet be mended"
+    status = decided(OUTSIDE.accepted(), refusing((0,)), now=at(5)).status
+    assert (status.phase, status.reason) == ("Failed", "DataError")
+    assert "client 0: DataError: partition: 1 examples" in status.message
+
+
+def test_it_goes_on_where_enough_are_left_or_no_reason_of_that_kind_is_given_or_the_job_runs():
+    enough = OUTSIDE.having(minClients=1)
+    assert decided(enough.accepted(), refusing((0,)), now=at(9)).status.phase == "Starting"
+    for message in ("OOMKilled: x", "nonsense", "LateJoiner: x"):
+        assert decided(OUTSIDE.accepted(), refusing((0,), message), now=at(9)).status.phase == "Starting"
+    assert decided(OUTSIDE.committed(0), refusing((0, 1), committed=0), now=at(9)).status.phase != "Failed"

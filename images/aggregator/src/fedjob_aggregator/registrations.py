@@ -95,7 +95,8 @@ class Registrations:
             client_url=entry.url,
             registered=len(self.registry.entries()),
             client=entry.index,
-            token=self.registry.token_of(entry),
+            # Who registers an address by hand may be anybody, and the token is its client's.
+            token=self.registry.token_of(entry) if applicant.boot_id == entry.boot_id else None,
         )
 
     async def beat(self, heartbeat: Heartbeat, *, round_number: int | None, status: str | None) -> HeartbeatAnswer:

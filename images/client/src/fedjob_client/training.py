@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, TypeVar
 
 import numpy as np
@@ -49,7 +48,7 @@ def epoch_teller(round_number: int, epochs: int) -> Callable[[int, Mapping[str, 
 
     def tell(epoch: int, metrics: Mapping[str, float]) -> None:
         if epoch % every == 0 or epoch == epochs:
-            _log.info("round %d: epoch %d/%d: %s", round_number, epoch, epochs, _words(metrics))
+            _log.info("round %d: epoch %d of %d: %s", round_number, epoch, epochs, _words(metrics))
 
     return tell
 
@@ -126,7 +125,7 @@ def train(trainer: Trainer, base: LoadedModel, round_number: int, task: TrainTas
             proximal_mu=config.proximal_mu,
             seed=config.seed,
             parameters=config.parameters,
-            on_epoch=partial(_epoch_ended, progress, round_number, config.epochs),
+            on_epoch=progress.on_epoch,
             check_cancelled=progress.check_cancelled,
         ),
     )
@@ -145,12 +144,6 @@ def train(trainer: Trainer, base: LoadedModel, round_number: int, task: TrainTas
         train_seconds=seconds,
         epochs=tuple(progress.epochs),
     )
-
-
-def _epoch_ended(progress: Progress, round_number: int, epochs: int, epoch: int, metrics: Mapping[str, float]) -> None:
-    progress.on_epoch(epoch, metrics)
-    told = ", ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items()) or "no metrics"
-    _log.info("round %d: epoch %d of %d: %s", round_number, epoch, epochs, told)
 
 
 def initial(trainer: Trainer, given: LoadedModel | None, task: InitTask) -> Parcel:

@@ -16,6 +16,7 @@ from fedjob_operator.core.conditions import describe, finish, is_finished, is_su
 from fedjob_operator.core.contradictions import contradiction
 from fedjob_operator.core.divergence import diverges
 from fedjob_operator.core.external import farewells
+from fedjob_operator.core.failures import DEFINITIVE
 from fedjob_operator.core.finished import look_after
 from fedjob_operator.core.layout import wanted_clients
 from fedjob_operator.core.leadership import lead
@@ -24,7 +25,7 @@ from fedjob_operator.core.observed import Observed, PodPhase
 from fedjob_operator.core.phases import TERMINAL
 from fedjob_operator.core.platform import LOCAL, Platform
 from fedjob_operator.core.pods import plan_pods, release_pods
-from fedjob_operator.core.quorum import DEFINITIVE, may_start, missing_clients
+from fedjob_operator.core.quorum import may_start, missing_clients
 from fedjob_operator.core.readiness import observe
 from fedjob_operator.core.replacement import listening, with_replacements
 from fedjob_operator.core.rounds import begin_again, drive, intend
@@ -194,7 +195,8 @@ def _hopeless(scene: Scene) -> tuple[Reason, str] | None:
         if ended and ended.reason in _UNUSABLE:
             return ended.reason, ended.message
     lost = [scene.pods.clients[index].exit for index in sorted(scene.pods.lost)]
-    causes = [end for end in lost if end and end.reason in DEFINITIVE]
+    refusing = scene.pods.refusing.values() if scene.job.status.start_time is None else ()
+    causes = [*(end for end in lost if end and end.reason in DEFINITIVE), *refusing]
     left = len(wanted_clients(scene.job)) - len(causes)
     if causes and left < min_clients(scene.spec):
         return causes[0].reason, f"{len(causes)} clients cannot take part; {missing_clients(scene.job, scene.pods)}"

@@ -11,9 +11,11 @@ from datetime import datetime
 
 from fedjob_operator.api.v1alpha1 import ClientGroup, Device, FederatedJob, LateJoiners
 from fedjob_operator.core.actions import Action, ConfigureClient, FetchInfo, TurnAway
+from fedjob_operator.core.failures import DEFINITIVE
 from fedjob_operator.core.observed import Exit, Observed, PodPhase, PodRole, PodView
-from fedjob_operator.core.obstacles import Obstacle, silence_of_client
+from fedjob_operator.core.obstacles import UNREACHABLE_AFTER, Obstacle, silence_of_client
 from fedjob_protocol.clients import RegisteredClient
+from fedjob_protocol.errors import Word
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.registration import LOST_SECONDS, TurnedAway
 
@@ -31,6 +33,8 @@ class Outside:
     """Of these, those that were there."""
     unproven: frozenset[int]
     """Those that are known not to have taken the job: nobody waits for them."""
+    refusing: Mapping[int, Exit]
+    """Those that said, again and again, that they cannot work for this job, and why."""
     obstacles: Mapping[int, Obstacle]
     """Why those that are wanted and not ready are not."""
     actions: tuple[Action, ...]
@@ -62,6 +66,7 @@ def plan_outside(job: FederatedJob, wanted: Mapping[int, ClientGroup], seen: Obs
         absent=absent,
         vanished=absent & views.keys(),
         unproven=frozenset(wanted.keys() - ready) if known else frozenset(),
+        refusing={index: why for index, view in there.items() if (why := _refusal(view, seen, now))},
         obstacles={index: _obstacle(views.get(index), seen, now) for index in wanted if index not in ready},
         actions=(*actions, *_turned_away(job, seen)),
     )
@@ -101,18 +106,28 @@ def _is_itself(view: PodView, seen: Observed) -> bool:
 
 def _introductions(view: PodView, seen: Observed) -> list[Action]:
     """Ask who answers there; tell it the job once it is known to be the one that registered."""
-    url = view.url or ""
     if not _is_itself(view, seen):
         return [_ask(view)]
-    if view.incarnation in seen.configured:
-        return []
-    return [ConfigureClient(url=url, incarnation=view.incarnation, boot_id=view.boot_id, index=view.index)]
+    return [] if view.incarnation in seen.configured else [_told(view)]
 
 
 def _ask(view: PodView) -> FetchInfo:
     return FetchInfo(
         url=view.url or "", incarnation=view.incarnation, boot_id=view.boot_id, role=PodRole.CLIENT, index=view.index
     )
+
+
+def _refusal(view: PodView, seen: Observed, now: datetime) -> Exit | None:
+    """Why a client does not take the job, if it said so for a while: a word of its own, such as ``DataError: …``."""
+    failure = seen.failures.get(_told(view).key)
+    if failure is None or failure.word != Word.BAD_REQUEST or now - failure.since < UNREACHABLE_AFTER:
+        return None
+    word = failure.message.partition(": ")[0]
+    return Exit(reason=Reason(word), message=failure.message) if word in DEFINITIVE else None
+
+
+def _told(view: PodView) -> ConfigureClient:
+    return ConfigureClient(url=view.url or "", incarnation=view.incarnation, boot_id=view.boot_id, index=view.index)
 
 
 def _turned_away(job: FederatedJob, seen: Observed) -> list[Action]:
@@ -153,7 +168,7 @@ def farewells(job: FederatedJob, seen: Observed) -> tuple[Action, ...]:
 
 def _obstacle(view: PodView | None, seen: Observed, now: datetime) -> Obstacle:
     if view is None:
-        return Obstacle(reason=None, message="has not registered")
+        return Obstacle(reason=None, message="has not registered" if seen.registered is not None else "starting")
     if view.exit is not None:
         return Obstacle(reason=Reason.CLIENT_LOST, message=f"{Reason.CLIENT_LOST}: {view.exit.message}")
     info = seen.infos.get(view.incarnation)
@@ -163,5 +178,6 @@ def _obstacle(view: PodView | None, seen: Observed, now: datetime) -> Obstacle:
     if view.incarnation in seen.configured:
         message = f"{Reason.GPU_UNAVAILABLE}: its group computes on GPUs, and it found none"
         return Obstacle(reason=Reason.GPU_UNAVAILABLE, message=message)
-    configure = ConfigureClient(url="", incarnation=view.incarnation, boot_id=None, index=view.index)
-    return silence_of_client(view, seen, now, configure.key if info is not None else _ask(view).key)
+    if refusal := _refusal(view, seen, now):
+        return Obstacle(reason=refusal.reason, message=refusal.message)
+    return silence_of_client(view, seen, now, (_told(view) if info is not None else _ask(view)).key)

@@ -10,7 +10,7 @@ from fedjob_operator.core.cohorts import cohort
 from fedjob_operator.core.external import Outside, plan_outside
 from fedjob_operator.core.layout import Place, wanted_clients, wanted_outside
 from fedjob_operator.core.moments import after
-from fedjob_operator.core.observed import Observed, PodPhase, PodRole, PodView
+from fedjob_operator.core.observed import Exit, Observed, PodPhase, PodRole, PodView
 from fedjob_operator.core.obstacles import Obstacle
 from fedjob_operator.core.standing import Standing, newest_pods, take_stock
 from fedjob_operator.core.turns import Places, Turn, take_turn, takes_turns
@@ -48,6 +48,8 @@ class PodPlan:
     """Of these, those that were there."""
     unproven: frozenset[int]
     """Clients that register themselves and have not taken the job: not chosen until they have."""
+    refusing: Mapping[int, Exit]
+    """Clients that register themselves and say that they cannot work for this job, with the reason."""
     obstacles: Mapping[Place, Obstacle]
     """Why the pods that are wanted and not ready are not."""
     evaluator_ready: bool
@@ -86,6 +88,7 @@ def plan_pods(job: FederatedJob, seen: Observed, now: datetime) -> PodPlan:
         absent=outside.absent,
         vanished=outside.vanished,
         unproven=outside.unproven,
+        refusing=outside.refusing,
         places=frozenset(stock.limits),
         needed=needed,
         queued=frozenset(index for index in needed if turn and stock.is_queued((PodRole.CLIENT, index))),

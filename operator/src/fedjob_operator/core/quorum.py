@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from fedjob_operator.api.resolve import clients_per_round, min_clients, over_select
 from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_operator.core.failures import DEFINITIVE
 from fedjob_operator.core.layout import wanted_clients
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import PodRole
@@ -13,21 +14,6 @@ from fedjob_operator.core.selection import select
 from fedjob_operator.core.turns import takes_turns
 from fedjob_protocol.messages import FailedClient
 from fedjob_protocol.reasons import Reason
-
-DEFINITIVE = frozenset(
-    {
-        Reason.TRAINER_ERROR,
-        Reason.DATA_ERROR,
-        Reason.NON_FINITE_UPDATE,
-        Reason.UPDATE_REFUSED,
-        Reason.STRATEGY_FAILED,
-        Reason.INIT_FAILED,
-        Reason.ARCHITECTURE_MISMATCH,
-        Reason.INVALID_SPEC,
-        Reason.PROTOCOL_MISMATCH,
-    }
-)
-"""Failures that waiting does not mend."""
 
 FIRST_RETRY = timedelta(seconds=5)
 """Wait after the last allowed attempt of a round failed, before a further one under ``onQuorumLoss: Wait``."""
@@ -38,7 +24,8 @@ def may_start(job: FederatedJob, pods: PodPlan, now: datetime) -> tuple[bool, da
     """Whether the first round may open, and if not, when waiting for the others ends.
 
     A job starts when all its clients are ready, or when ``minClients`` are and ``joinWaitSeconds`` have passed since
-    the first one was. Where clients take turns it starts when the one that makes the initial model is ready.
+    the first one was; one that had registered before the job began counts from then on. Where clients take turns it
+    starts when the one that makes the initial model is ready.
     """
     if takes_turns(job.spec):
         return bool(pods.ready), None  # the first to have a turn makes the initial model
@@ -48,7 +35,12 @@ def may_start(job: FederatedJob, pods: PodPlan, now: datetime) -> tuple[bool, da
         return True, None
     if len(ready) < min_clients(job.spec):
         return False, None
-    over = after(min(ready), job.spec.join_wait_seconds)
+    began = job.status.startup.began_at if job.status.startup else now
+    since = min(
+        moment if pods.clients[index].boot_id is None else max(moment, began)
+        for index, moment in zip(pods.ready, ready, strict=True)
+    )
+    over = after(since, job.spec.join_wait_seconds)
     return over <= now, over
 
 

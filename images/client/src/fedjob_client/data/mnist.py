@@ -146,7 +146,7 @@ def _read(file: Readable, path: Path, size: int) -> bytes:
             blocks.append(block)
             left -= len(block)
     except EOFError as error:
-        raise DataError(f"{path}: cut off after {size - left} of {size} bytes") from error
+        raise DataError(f"{path}: cut off: what is compressed in it does not end; get the file again") from error
     except (OSError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     return b"".join(blocks)

@@ -256,9 +256,18 @@ class BuiltinTrainer:
     def _check_shapes(self, params: Params) -> None:
         given = {name: array.shape for name, array in params.items()}
         if given != self._shapes:
-            raise TrainerError(f"the model to train has the arrays {given}, this client's data need {self._shapes}")
+            own = self._shapes
+            name = next(name for name in sorted({*given, *own}) if given.get(name) != own.get(name))
+            raise TrainerError(
+                f"the model to train has {_shape(given, name)}, model and data of this job make {_shape(own, name)}: "
+                "one of them was changed since the model began; go on as before, or begin anew"
+            )
 
     def _check_fit(self, params: Params, x: Array, what: str) -> None:
         misfit = self._model.misfit(params, x.shape[1:])
         if misfit is not None:
             raise DataError(f"{what} {misfit}")
+
+
+def _shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+    return f"{name!r} with shape {list(shapes[name])}" if name in shapes else f"no {name!r}"
