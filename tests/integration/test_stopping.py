@@ -57,3 +57,11 @@ def test_patience_ends_a_job_that_does_not_get_better(tmp_path):
     assert (code, status["reason"]) == (0, "NoImprovement")
     assert status["rounds"]["committed"] == status["lastImprovement"]["round"] + 3
     assert status["best"]["round"] > status["lastImprovement"]["round"], "small steps count for the best model"
+
+
+def test_an_objective_that_nobody_reports_is_named_in_every_round(tmp_path):
+    code, status = run(tmp_path, "spec.rounds=2", "spec.objective={metric: accuracy, mode: Max}")
+    assert (code, status["phase"]) == (0, "Complete")
+    told = [row.get("evaluationProblem") for row in status["recentRounds"] if row["number"] > 0]
+    names = "there are loss, r2, rmse"
+    assert told == [f"there is no metric 'accuracy', which spec.objective names; {names}"] * 2

@@ -8,6 +8,7 @@ from fedjob_operator.api.status import MAX_CONTRIBUTORS, MAX_JUDGEMENTS, MAX_REC
 from fedjob_operator.api.v1alpha1 import (
     BestModel,
     CommittedModel,
+    FederatedJobSpec,
     FederatedJobStatus,
     Metric,
     RecentRound,
@@ -18,6 +19,7 @@ from fedjob_operator.core.stopping import improves, is_due, restarts_patience, u
 from fedjob_protocol.layout import checkpoint_name
 from fedjob_protocol.messages import Judgement, RoundRecord
 
+MAX_NAMED: Final = 10
 MAX_NUMBERS: Final = 4
 """Most numbers of a judgement that the status repeats."""
 
@@ -26,7 +28,7 @@ def adopt(scene: Scene, record: RoundRecord) -> FederatedJobStatus:
     """Return the status with a committed and evaluated round in it, and no round in progress."""
     status = scene.job.status
     metrics = usable_metrics(scene.spec, record.metrics or {})
-    row = _row(record, metrics)
+    row = _row(record, metrics).model_copy(update={"evaluation_problem": _problem(scene.spec, record, metrics)})
     update: dict[str, object] = {
         "rounds": status.rounds.model_copy(update={"committed": record.round, "total": scene.spec.rounds}),
         "model": CommittedModel(round=record.round, digest=record.digest, path=checkpoint_name(record.round)),
@@ -62,8 +64,17 @@ def _row(record: RoundRecord, metrics: Mapping[str, float]) -> RecentRound:
         committed_at=record.committed_at,
         duration_seconds=record.duration_seconds,
         metrics=tuple(Metric(name=name, value=value) for name, value in sorted(metrics.items())),
-        evaluation_problem=record.evaluation_problem,
     )
+
+
+def _problem(spec: FederatedJobSpec, record: RoundRecord, metrics: Mapping[str, float]) -> str | None:
+    """What its evaluation lacks; a metric that nobody reports would let ``stop`` and ``best`` wait in silence."""
+    wanted = spec.objective.metric if spec.objective else None
+    if record.evaluation_problem or not metrics or wanted is None or wanted in metrics:
+        return record.evaluation_problem
+    names = sorted(metrics)
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"there is no metric {wanted!r}, which spec.objective names; there are {', '.join(names[:MAX_NAMED])}{more}"
 
 
 def _judged(judgement: Judgement) -> JudgedClient:
