@@ -200,3 +200,17 @@ def test_a_flood_of_registrations_is_bounded_and_harms_no_job(tmp_path: Path, se
         assert run.finish() == 0, run.output
     records = run.folder.rounds()
     assert [[c.client for c in record.contributors] for record in records] == [[0], [0, 1], [0, 1]]
+
+
+def test_a_client_at_whose_url_nobody_answers_is_told(tmp_path: Path, server: str):
+    file = a_job(tmp_path, replicas=1, outside=1, minClients=1, joinWaitSeconds=0, roundPolicy={"minReports": 1})
+    (tmp_path / "hold-1-0").touch()
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    with (
+        live_run(file, tmp_path / "run", *listen(server)) as run,
+        started(tmp_path, server, 1, CLIENT_URL=nowhere) as (lost,),
+    ):
+        lost.says("201: registered with")
+        lost.says(f"nobody answers at CLIENT_URL, {nowhere}, as seen from here")
+        (tmp_path / "hold-1-0").unlink()
+        assert run.finish() == 0, run.output

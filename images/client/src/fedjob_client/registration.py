@@ -12,6 +12,7 @@ from fedjob_protocol.errors import Word
 from fedjob_protocol.registration import HEARTBEAT_SECONDS, Heartbeat, HeartbeatAnswer, RegisteredAnswer
 
 TRY_SECONDS: Final = 10.0
+OWN_URL_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 5.0
 """Longest pause between tries: a server that is back is found within a heartbeat."""
 REFUSED_SECONDS: Final = 30.0
@@ -59,6 +60,7 @@ class Registrar:
         """Register, tell again and again that the client is there, and register again where that is asked for."""
         while True:
             registered = await self._register()
+            await self._look_at_own_url()
             await self._beat(registered.heartbeat_seconds)
 
     async def _register(self) -> RegisteredAnswer:
@@ -103,6 +105,17 @@ class Registrar:
             "" if registered.client is None else f", client {registered.client}",
             registered.registered,
         )
+
+    async def _look_at_own_url(self) -> None:
+        """Say so if nobody answers where this client says that it is: nothing else would tell its owner."""
+        problem = await self.transfer.silence_at(self.client_url, seconds=OWN_URL_SECONDS)
+        if problem is not None:
+            _log.warning(
+                "nobody answers at CLIENT_URL, %s, as seen from here: %s; the aggregator calls this client there, so "
+                "it gets no work unless that address leads to it from the aggregator's side",
+                self.client_url,
+                problem,
+            )
 
     async def _beat(self, seconds: float) -> None:
         """Tell that the client is there until the server wants it to register again."""

@@ -236,6 +236,17 @@ class Transfer:
         except ValidationError as error:
             raise TransferError(f"{url}: the answer is no heartbeat's", retryable=True) from error
 
+    async def silence_at(self, url: str, *, seconds: float) -> str | None:
+        """Ask for ``/health`` at an address, without any token; say why there is no answer, or ``None`` for one."""
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                self._session.get(url + routes.HEALTH_PATH, timeout=_timeout(), allow_redirects=False),
+            ):
+                return None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return f"{type(error).__name__}: {error}".rstrip(": ")
+
     async def _send_json(
         self, method: str, url: str, body: str, *, seconds: float, headers: Mapping[str, str] | None = None
     ) -> bytes:
