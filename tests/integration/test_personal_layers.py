@@ -44,6 +44,12 @@ def test_the_model_has_only_what_is_shared(undisturbed):
     assert sorted(arrays) == ["b1", "w1"]
 
 
+def test_a_prediction_with_the_shared_part_alone_says_what_it_lacks(undisturbed):
+    done = fedjob("predict", undisturbed[1], cwd=undisturbed[1])
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("note: spec.model.exclude: ?2 stayed at the clients and are untrained here")
+
+
 def test_every_client_has_an_output_layer_of_its_own(undisturbed):
     found = heads(undisturbed[1])
     assert sorted(found) == list(range(CLIENTS))

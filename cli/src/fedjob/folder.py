@@ -61,7 +61,7 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise FolderError(
-                f"{self.path} is in use by another `fedjob run`; wait for it, or give --dir another folder"
+                f"{self.path} is in use by another `fedjob run` or `serve`; wait for it, or give --dir another folder"
             ) from None
         except OSError as error:
             raise FolderError(f"{self.path}: cannot lock it: {error.strerror or error}") from error

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,10 @@ def predict(path: Path, asked: Asked, *, which: str, as_json: bool) -> None:
     """
     run = RunFolder(path)
     job, _ = newest_model(run)
+    if exclude := job.spec.model.exclude:
+        patterns = ", ".join(exclude)
+        note = f"note: spec.model.exclude: {patterns} stayed at the clients and are untrained here"
+        say(f"{note}; /predict of a client has its own", stream=sys.stderr)
     number = choose_round(job, which)
     rows = rows_of(asked, job)
     body: dict[str, Any] = {"samples": asked.samples} if rows is None else {"inputs": rows}

@@ -34,10 +34,9 @@ class LocalOrigins:
         ask = action.ask
         newest = await asyncio.to_thread(self._newest, ask.name)
         if newest is None:
-            places = " and ".join(map(str, self._among))
-            return OriginSeen(
-                attempt=action.attempt, message=f"there is no run of {ask.name} in {places}", is_final=True
-            )
+            places = " and ".join(dict.fromkeys(map(str, self._among)))
+            message = f"there is no run of {ask.name} in {places}: run that job first, or name one that is there"
+            return OriginSeen(attempt=action.attempt, message=message, is_final=True)
         folder, other = newest
         found = choose_checkpoint(ask, other, attempt=action.attempt)
         if found.origin is None:
