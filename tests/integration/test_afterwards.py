@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import resource
 import struct
 import subprocess
+import sys
 from importlib.util import find_spec
 from itertools import pairwise
 
@@ -145,6 +147,68 @@ def test_the_curves_are_those_of_the_round_log_while_it_runs_and_afterwards(run)
     assert curves["round/updates"] == dict.fromkeys(range(1, ROUNDS + 1), 3.0)
     assert {f"clients/clients-{index}/loss" for index in range(3)} <= curves.keys()
     assert {"spread/accuracy/lowest", "spread/accuracy/highest"} <= curves.keys()
+
+
+def limited_to(size):
+    """A limit on the size of the files that a program writes: what it meets there is as on a full disk."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize("size", [10, 1000], ids=["at once", "later"])
+def test_curves_that_the_disk_does_not_take_are_one_line(run, tmp_path, size):
+    done = subprocess.run(
+        [FEDJOB, "rounds", str(run / "run"), "--tensorboard", "curves"],
+        cwd=tmp_path,
+        env=environment(),
+        preexec_fn=limited_to(size),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"fedjob: {tmp_path / 'curves'}/events.out.tfevents.")
+    assert line.endswith("cannot be written: File too large; make room, or name another folder")
+
+
+FULL_DISK = """
+import errno, sys
+import tensorboardX.record_writer as package
+from fedjob.__main__ import main
+
+class Full:
+    def __init__(self, path):
+        self.file, self.left = open(path, "wb"), 1000
+        self.fileno, self.flush, self.close = self.file.fileno, self.file.flush, self.file.close
+
+    def write(self, data):
+        self.left -= len(data)
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.file.write(data)
+
+package.open_file = Full
+main()
+"""
+
+
+def test_a_job_goes_on_when_the_disk_of_its_curves_is_full(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, "run", str(EXAMPLE), "--dir", "run", "--tensorboard", "curves",
+         "--set", f"spec.rounds={ROUNDS}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Folder(tmp_path / "run").committed() == ROUNDS
+    (line,) = done.stderr.splitlines()
+    assert "cannot be written: No space left on device; " in line
+    assert line.endswith("; the job goes on without curves: `fedjob rounds` writes them afterwards")
 
 
 def test_without_the_package_nothing_is_begun(tmp_path):

@@ -16,7 +16,7 @@ from fedjob.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from fedjob.folder import FolderError, RunFolder, choose
 from fedjob.manifest import ManifestError, load_manifest, render_problems
 from fedjob.progress import display_for, say
-from fedjob.tensorboard import EventFile, writer_class
+from fedjob.tensorboard import Curves, EventFile, check_installed
 from fedjob_operator.adapters.local import JobFile, leader_folder
 from fedjob_operator.api.immutable import immutable_changes
 from fedjob_operator.api.local import local_notes, local_problems
@@ -48,7 +48,7 @@ def run(options: Options) -> int:
     """Run a job; return the exit code: 0 Complete, 1 Failed, 2 wrong manifest or usage, 130 interrupted."""
     people = sys.stderr if options.as_json else sys.stdout
     if options.events is not None:
-        writer_class()  # or say so before anything is made
+        check_installed()  # or say so before anything is made
     try:
         wanted = _load(options.file, options.overrides)
         _check_listens(wanted, options)
@@ -196,11 +196,12 @@ def _execute(options: Options, folder: RunFolder, *, people_is_json: bool) -> in
     display = display_for(people)
     try:
         with display, _events(options.events) as events:
+            curves = Curves(events, tell=lambda why: say(f"fedjob: {why}", stream=sys.stderr))
 
             def on_change(job: FederatedJob, before: FederatedJobStatus) -> None:
                 display.update(job, before)
-                if events is not None and job.status.rounds.committed > before.rounds.committed:
-                    events.follow(folder.path / leader_folder(job) / ROUND_LOG_NAME)
+                if job.status.rounds.committed > before.rounds.committed:
+                    curves.follow(folder.path / leader_folder(job) / ROUND_LOG_NAME)
 
             listen = options.listen or ("127.0.0.1", 0)
             job = execute(Run(folder=folder, manifest_folder=manifest_folder, on_change=on_change, listen=listen))
