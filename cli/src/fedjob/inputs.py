@@ -31,8 +31,19 @@ def read_inputs(path: Path) -> list[Any]:
             numbers, with or without a line of names.
 
     Raises:
-        Failure: It cannot be read, or is none of these.
+        Failure: It cannot be read, is none of these, or holds a value that is not finite.
     """
+    rows = _rows(path)
+    try:
+        is_finite = bool(np.isfinite(np.array(rows, dtype=np.float64)).all())
+    except (ValueError, TypeError, OverflowError):
+        return rows  # no table of numbers: whether the model takes it is for its client to say
+    if not is_finite:
+        raise _unusable(path, "holds a value that is not finite (NaN or infinity); replace it, or leave out its row")
+    return rows
+
+
+def _rows(path: Path) -> list[Any]:
     suffix = path.suffix.lower()
     raw = _read(path)
     if suffix == ".npz":

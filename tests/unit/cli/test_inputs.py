@@ -27,6 +27,8 @@ def test_json_npz_and_csv_give_the_same_rows(tmp_path):
         ("a.json", b"[1,", "no JSON"),
         ("a.json", b'{"x": 1}', "dict in JSON; a list of inputs is needed"),
         ("a.csv", b"1,2\n3,x\n", "line 2: ['3', 'x'] are not all numbers"),
+        ("a.json", b"[[1, NaN]]", "holds a value that is not finite"),
+        ("a.csv", b"1,2\n3,inf\n", "holds a value that is not finite"),
         ("a.csv", b"\xff\xfe1", "no csv"),
         ("a.npz", b"PK\x03\x04 cut", "no npz of numbers"),
         ("a.npz", b"pickle", "no npz of numbers"),
@@ -46,6 +48,12 @@ def test_an_npz_without_an_array_x_says_which_there_are(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros(2), labels=np.zeros(2))
     with pytest.raises(Failure, match="has the arrays images, labels; one called x is needed"):
         read_inputs(tmp_path / "a.npz")
+
+
+def test_an_npz_with_a_value_that_is_not_finite_is_named(tmp_path):
+    np.savez(tmp_path / "nan.npz", x=np.array([[1.0, np.nan]]))
+    with pytest.raises(Failure, match=r"nan\.npz: holds a value that is not finite"):
+        read_inputs(tmp_path / "nan.npz")
 
 
 def test_objects_in_an_npz_are_not_loaded(tmp_path):
