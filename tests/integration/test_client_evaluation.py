@@ -55,5 +55,5 @@ def test_each_epoch_is_in_the_clients_log_and_in_the_round_log(run):
             assert item.epochs[-1]["accuracy"] == pytest.approx(item.metrics["accuracy"], abs=1e-5)
     for index in range(3):
         log = (run.path / f"logs/client-{index}.log").read_text(encoding="utf-8")
-        told = re.findall(r"round (\d): epoch (\d)/3: accuracy [\d.]+, loss [\d.]+", log)
+        told = re.findall(r"round (\d): epoch (\d) of 3: accuracy [\d.]+, loss [\d.]+", log)
         assert told == [(str(number), str(epoch)) for number in (1, 2) for epoch in (1, 2, 3)]
