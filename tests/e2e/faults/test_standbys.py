@@ -34,7 +34,7 @@ def test_the_leader_is_gone_with_its_volume(kubectl, judge, seed):
             if "persistentVolumeClaim" in volume
         ]
         gone = [f"pvc/{claim}", f"pod/{pod['metadata']['name']}"]
-        # In one call and early enough: once the job is complete there is one copy, and nobody to take the leader's place.
+        # In one call and early: a complete job keeps one copy, and nobody takes the place of the leader.
         run.until_committed(random.Random(seed).randrange(ROUNDS // 2))
         kubectl("delete", *gone, "--wait=false", "--grace-period=0", "--force")
         judge("leader of three aggregators gone with its volume", run)
