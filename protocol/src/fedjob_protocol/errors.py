@@ -107,6 +107,20 @@ KINDS: Final = MappingProxyType(
     }
 )
 """HTTP status and retry rule of every word."""
+WRONG_IN_ITSELF: Final = frozenset(
+    {
+        Word.TOO_LARGE,
+        Word.UNSUPPORTED_MEDIA,
+        Word.MALFORMED_WEIGHTS,
+        Word.WRONG_NAMES,
+        Word.WRONG_SHAPE,
+        Word.WRONG_DTYPE,
+        Word.NON_FINITE,
+        Word.VALUE_OUT_OF_RANGE,
+        Word.BAD_EXAMPLES,
+    }
+)
+"""Refusals of an update itself: sending the same again would not help, so its client has failed in the attempt."""
 
 
 class Problem(BaseModel):

@@ -8,7 +8,6 @@ from collections import Counter
 
 import pytest
 
-from fedjob_aggregator.attempts import WRONG_IN_ITSELF
 from fedjob_aggregator.events import (
     Cancel,
     Commit,
@@ -23,7 +22,7 @@ from fedjob_aggregator.events import (
     SumsLost,
 )
 from fedjob_aggregator.views import restored
-from fedjob_protocol.errors import Refusal
+from fedjob_protocol.errors import WRONG_IN_ITSELF, Refusal
 from fedjob_protocol.messages import Base
 from fedjob_protocol.round import RoundState
 from tests.unit.aggregator.builders import Driver, a_record, xxh

@@ -6,26 +6,12 @@ from typing import Final
 
 from fedjob_aggregator.admission import known
 from fedjob_aggregator.events import Attempt, Folded
-from fedjob_protocol.errors import Word
+from fedjob_protocol.errors import WRONG_IN_ITSELF, Word
 from fedjob_protocol.messages import Contribution, FailedClient, RefusedUpdate, RoundSpec, Weighting
 from fedjob_protocol.reasons import Reason
 
 KEPT_REFUSALS: Final = 100
 """Refused uploads that an attempt remembers: the last ones."""
-WRONG_IN_ITSELF: Final = frozenset(
-    {
-        Word.TOO_LARGE,
-        Word.UNSUPPORTED_MEDIA,
-        Word.MALFORMED_WEIGHTS,
-        Word.WRONG_NAMES,
-        Word.WRONG_SHAPE,
-        Word.WRONG_DTYPE,
-        Word.NON_FINITE,
-        Word.VALUE_OUT_OF_RANGE,
-        Word.BAD_EXAMPLES,
-    }
-)
-"""Refusals after which the client has failed in this attempt: sending the same again would not help."""
 
 
 def weight(spec: RoundSpec, examples: int) -> int:

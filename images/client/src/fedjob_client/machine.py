@@ -36,7 +36,7 @@ from fedjob_client.work import (
     Upload,
     WorkId,
 )
-from fedjob_protocol.errors import Refusal, Word
+from fedjob_protocol.errors import WRONG_IN_ITSELF, Refusal, Word
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.tasks import TaskState
 
@@ -45,21 +45,6 @@ MAX_BACKOFF_SECONDS: Final = 5.0
 
 MAX_MESSAGE: Final = 1024
 """Longest message that a failure report carries."""
-
-WRONG_IN_ITSELF: Final = frozenset(
-    {
-        Word.TOO_LARGE,
-        Word.UNSUPPORTED_MEDIA,
-        Word.MALFORMED_WEIGHTS,
-        Word.WRONG_NAMES,
-        Word.WRONG_SHAPE,
-        Word.WRONG_DTYPE,
-        Word.NON_FINITE,
-        Word.VALUE_OUT_OF_RANGE,
-        Word.BAD_EXAMPLES,
-    }
-)
-"""Refusals of the update itself: this client will not report in this attempt, and the aggregator is told so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
