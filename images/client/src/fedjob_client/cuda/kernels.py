@@ -18,8 +18,13 @@ from typing import Any, Final
 import numpy as np
 from numba import cuda, float32, float64
 
+from fedjob_client.cuda.driver import is_simulated
 from fedjob_client.cuda.links import LINKS
 from fedjob_client.cuda.plan import Shape
+from fedjob_client.cuda.simulator import share_arrays_once
+
+if is_simulated():
+    share_arrays_once()
 
 STAGED: Final = 32
 """Features of a wide kernel that pass through shared memory at a time: one line of 128 bytes of each example."""
