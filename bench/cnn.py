@@ -96,11 +96,11 @@ def _check_equal(ours: list[float], theirs: list[float]) -> None:
 
 def _once(images: int, batch: int, threads: int) -> dict[str, Any]:
     """Train once with the client's own parts."""
-    from fedjob_client.models.cnn import CnnParameters  # noqa: PLC0415 - the other program shall not import it
     from fedjob_client.models.cnn_compiled import CompiledCnn  # noqa: PLC0415
     from fedjob_client.models.optimizers import Optimizer  # noqa: PLC0415
     from fedjob_client.models.team import Team  # noqa: PLC0415
     from fedjob_client.trainer import TrainConfig  # noqa: PLC0415
+    from fedjob_protocol.builtin import CnnParameters  # noqa: PLC0415 - the other program shall not import it
 
     pixels, labels = problem(images)
     model = CompiledCnn(CnnParameters(), Team(threads))

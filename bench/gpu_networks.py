@@ -16,6 +16,7 @@ from fedjob_client.cuda.networks import GpuNetwork
 from fedjob_client.data.dataset import Split
 from fedjob_client.models import cnn
 from fedjob_client.trainer import TrainConfig
+from fedjob_protocol.builtin import CnnParameters
 
 BATCHES: Final = (50, 500)
 IMAGES: Final = 20_000
@@ -26,7 +27,7 @@ Epoch = Callable[[], float]
 def ours(images: int, batch: int, device: str) -> Epoch:
     """The client's training, as a round calls it: parameters come from the host and go back to it."""
     pixels, labels = problem(images)
-    network = GpuNetwork(cnn.Cnn(cnn.CnnParameters()), Split(x=pixels, y=labels), device=device)
+    network = GpuNetwork(cnn.Cnn(CnnParameters()), Split(x=pixels, y=labels), device=device)
     params = initial(SIDE)
 
     def epoch() -> float:

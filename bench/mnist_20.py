@@ -25,8 +25,9 @@ from report import Check, Row, Section, write_json
 
 from fedjob_client.data.mnist import mnist
 from fedjob_client.data.partition import owners
-from fedjob_client.models.cnn import Cnn, CnnParameters
+from fedjob_client.models.cnn import Cnn
 from fedjob_operator.core.selection import init_seed, training_seed
+from fedjob_protocol.builtin import CnnParameters
 from fedjob_protocol.config import DataConfig, PartitionConfig
 from fedjob_protocol.layout import ROUND_LOG_NAME
 from fedjob_protocol.messages import RoundRecord

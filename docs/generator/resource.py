@@ -15,7 +15,7 @@ from fedjob_operator.api.base import (
 )
 from fedjob_operator.api.quantity import QUANTITY_PATTERN
 from fedjob_operator.api.v1alpha1 import API_VERSION, KIND, FederatedJob
-from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS
+from fedjob_protocol.builtin import DATA_PARAMETERS, MODEL_PARAMETERS
 from generator.markdown import code, page, table
 
 Schema: TypeAlias = Mapping[str, Any]
@@ -102,7 +102,7 @@ def federated_job() -> str:
         f"`apiVersion: {API_VERSION}`, `kind: {KIND}`. Durations are whole seconds. A field of `spec` that is not "
         "listed here is an error. In the column *default*, a dash means that the field is absent unless it is given; "
         "what that means is in the last column.",
-        f"This release has the models {_names(BUILT_IN_MODELS)}, and the data sets {_names(BUILT_IN_DATA)}; with a "
+        f"This release has the models {_names(MODEL_PARAMETERS)}, and the data sets {_names(DATA_PARAMETERS)}; with a "
         "trainer of your own, any other name is yours to define. Fields about pods and volumes are for Kubernetes: "
         "`fedjob run` says which of them it ignores, and refuses what it cannot do.",
         *reference.sections("spec", "FederatedJobSpec"),

@@ -11,9 +11,10 @@ from fedjob_client.cuda import choice, networks
 from fedjob_client.cuda.networks import GpuNetwork
 from fedjob_client.errors import GpuOutOfMemoryError, GpuUnavailableError, TrainerError
 from fedjob_client.models.builtin import BuiltinTrainer
-from fedjob_client.models.cnn import Cnn, CnnParameters
+from fedjob_client.models.cnn import Cnn
 from fedjob_client.models.mlp import Mlp
 from fedjob_client.trainer import OptimizerSettings, TrainConfig
+from fedjob_protocol.builtin import CnnParameters
 from fedjob_protocol.config import Device
 from tests.support.repository import ROOT
 from tests.unit.client.builders import a_context, some_images

@@ -71,3 +71,23 @@ def test_wrong_usage_is_exit_code_two_and_starts_nothing(arguments, tmp_path: Pa
     assert "Traceback" not in done.stderr
     assert done.stderr.strip()
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
+
+
+@pytest.mark.parametrize("command", ["validate", "run", "serve"])
+def test_wrong_parameters_of_a_model_are_seen_before_anything_is_started(command, tmp_path: Path):
+    (tmp_path / "job.yaml").write_text(GOOD, encoding="utf-8")
+    wrong = ("--set", "spec.model.parameters.layers=3", "--set", "spec.data.parameters.samples=7")
+    done = fedjob(command, "job.yaml", *wrong, cwd=tmp_path)
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("spec.model.parameters.layers: unknown field")
+    assert lines[1].startswith("spec.data.parameters.samples: unknown field")
+    assert len(lines) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
+
+
+def test_what_only_this_machine_cannot_do_does_not_make_a_manifest_wrong(tmp_path: Path):
+    (tmp_path / "job.yaml").write_text(GOOD, encoding="utf-8")
+    done = fedjob("validate", "job.yaml", "--set", "spec.suspend=true", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "note: not with `fedjob run`: spec.suspend: is true" in done.stdout

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from fedjob.checks import problems_on_cluster
 from fedjob.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Failure
 from fedjob.kubectl import INDEX_LABEL, JOB_LABEL, RESOURCE, ROLE_LABEL, Kubectl, parse_job
 from fedjob.manifest import ManifestError, load_manifest, render_problems
 from fedjob.progress import display_for, say
-from fedjob_operator.api.supported import unsupported_on_cluster
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase, dump
 from fedjob_operator.core.phases import TERMINAL
-from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS
 
 READ_BYTES: Final = 64 << 10
 
@@ -26,9 +25,7 @@ def submit(kubectl: Kubectl, file: Path, overrides: tuple[str, ...], *, watch_it
     except ManifestError as error:
         say(render_problems(error.problems), stream=sys.stderr)
         return EXIT_USAGE
-    # An image of another release, or the user's own, may know other names.
-    names = {} if any(group.image for group in job.spec.client_groups) else _KNOWN
-    if problems := unsupported_on_cluster(job.spec, **names):
+    if problems := problems_on_cluster(job):
         say(render_problems(problems), stream=sys.stderr)
         return EXIT_USAGE
     document = dump(job)
@@ -40,9 +37,6 @@ def submit(kubectl: Kubectl, file: Path, overrides: tuple[str, ...], *, watch_it
     document["metadata"].pop("generation", None)
     say(kubectl.run("create", "--filename=-", text=json.dumps(document)).strip())
     return watch(kubectl, job.metadata.name) if watch_it else 0
-
-
-_KNOWN: Final = {"known_models": BUILT_IN_MODELS, "known_data": BUILT_IN_DATA}
 
 
 def show_jobs(kubectl: Kubectl, *, everywhere: bool, as_json: bool) -> int:

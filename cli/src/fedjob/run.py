@@ -7,10 +7,10 @@ import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from uuid import uuid4
 
+from fedjob.checks import problems_here, problems_on_cluster
 from fedjob.engine import Interrupted, Run, execute, utc_now
 from fedjob.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from fedjob.folder import FolderError, RunFolder, choose
@@ -19,11 +19,11 @@ from fedjob.progress import display_for, say
 from fedjob.tensorboard import Curves, EventFile, check_installed
 from fedjob_operator.adapters.local import JobFile, leader_folder
 from fedjob_operator.api.immutable import immutable_changes
-from fedjob_operator.api.local import local_notes, local_problems
+from fedjob_operator.api.local import local_notes
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase, dump
-from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS, DATA_WITH_PATH, ROUND_LOG_NAME
-from fedjob_protocol.strategies import BUILT_IN_STRATEGIES, ENTRY_POINTS
+from fedjob_protocol.builtin import DATA_WITH_PATH
+from fedjob_protocol.layout import ROUND_LOG_NAME
 
 MANIFEST_FOLDER_ANNOTATION = "fedjob.dev/manifest-folder"
 """Where trainers are imported from and relative data paths start; kept for `fedjob predict`."""
@@ -83,8 +83,13 @@ def validate(file: Path, overrides: tuple[str, ...]) -> int:
     except ManifestError as error:
         say(render_problems(error.problems), stream=sys.stderr)
         return EXIT_USAGE
+    here, on_cluster = problems_here(job), problems_on_cluster(job)
+    nowhere = [problem for problem in here if problem in on_cluster]
+    if nowhere:
+        say(render_problems(nowhere), stream=sys.stderr)
+        return EXIT_USAGE
     say(f"{file}: {job.metadata.name} is valid")
-    for problem in _problems_here(job):
+    for problem in here:
         say(f"note: not with `fedjob run`: {problem.path}: {problem.message}")
     return 0
 
@@ -96,23 +101,11 @@ def _load(file: Path, overrides: tuple[str, ...]) -> FederatedJob:
         ManifestError: All problems.
     """
     job = load_manifest(file, overrides)
-    problems = _problems_here(job)
+    problems = problems_here(job)
     problems += _missing_paths(job, file.resolve().parent)
     if problems:
         raise ManifestError(tuple(problems))
     return job
-
-
-def _problems_here(job: FederatedJob) -> list[Problem]:
-    """What this machine cannot do; programs run in this environment, with the strategies that are installed in it."""
-    is_built_in = job.spec.strategy.name in BUILT_IN_STRATEGIES
-    installed = [] if is_built_in else [entry.name for entry in entry_points(group=ENTRY_POINTS)]
-    return local_problems(
-        job,
-        known_models=BUILT_IN_MODELS,
-        known_data=BUILT_IN_DATA,
-        known_strategies=[*BUILT_IN_STRATEGIES, *installed],
-    )
 
 
 def _check_listens(job: FederatedJob, options: Options) -> None:

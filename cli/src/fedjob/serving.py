@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from fedjob.checks import problems_here
 from fedjob.failure import EXIT_USAGE, Failure
 from fedjob.folder import FolderError, RunFolder
 from fedjob.manifest import ManifestError, load_manifest, render_problems
@@ -15,11 +16,9 @@ from fedjob.progress import say
 from fedjob.run import MANIFEST_FOLDER_ANNOTATION
 from fedjob.serve import Served, serve
 from fedjob.sessions import GROUP, SessionsError, Template, read_history
-from fedjob_operator.api.local import local_problems
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.rules import spec_problems
 from fedjob_operator.api.v1alpha1 import API_VERSION, KIND, FederatedJob, dump
-from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS
 
 DEFAULT_FOLDER: Final = Path("runs/serve")
 _DEFAULT: Final[dict[str, Any]] = {
@@ -123,7 +122,7 @@ def _template(options: Options) -> Template:
     # How many take part is cut to the places of each session.
     policy = job.spec.round_policy.model_copy(update={"clients_per_round": None, "over_select": 0})
     sized = job.spec.model_copy(update={"round_policy": policy})
-    problems = [*spec_problems(sized), *local_problems(job, known_models=BUILT_IN_MODELS, known_data=BUILT_IN_DATA)]
+    problems = [*spec_problems(sized), *problems_here(job)]
     if problems:
         raise ManifestError(problems)
     return Template(job=job, rounds=options.rounds or job.spec.rounds, places=places)

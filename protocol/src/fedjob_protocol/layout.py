@@ -17,13 +17,6 @@ STATE_BYTES_KEY: Final = "fedjob.stateBytes"
 BASE_KEY: Final = "fedjob.base"
 """Key in a checkpoint's metadata: digest of the model that its round started from, where that is not the one before."""
 
-BUILT_IN_MODELS: Final = frozenset({"linear", "logistic", "softmax", "mlp", "cnn"})
-"""Names of models that clients can train without a trainer of the user's own."""
-BUILT_IN_DATA: Final = frozenset({"synthetic-linear", "synthetic-logistic", "digits", "mnist", "cifar10", "npz", "csv"})
-"""Names of data sets that clients can read without a trainer of the user's own."""
-DATA_WITH_PATH: Final = frozenset({"mnist", "cifar10", "npz", "csv"})
-"""Data sets that are read from a path."""
-
 
 def checkpoint_name(round_number: int) -> str:
     """Path of a round's checkpoint below the aggregator's folder."""

@@ -9,6 +9,7 @@ from fedjob.manifest import MAX_BYTES, ManifestError, load_manifest, render_prob
 from fedjob_operator.api.local import local_notes, local_problems
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.v1alpha1 import dump
+from fedjob_protocol.builtin import DATA_PARAMETERS, MODEL_PARAMETERS
 
 HEAD = "apiVersion: fedjob.dev/v1alpha1\nkind: FederatedJob\nmetadata: {name: job}\n"
 GOOD = f"""\
@@ -147,7 +148,7 @@ def test_the_template_is_valid_and_runs_on_this_machine(tmp_path):
     path.write_text(manifest_template("study-7"), encoding="utf-8")
     job = load_manifest(path)
     assert job.metadata.name == "study-7"
-    assert local_problems(job, known_models=["mlp"], known_data=["digits"]) == []
+    assert local_problems(job, known_models=MODEL_PARAMETERS, known_data=DATA_PARAMETERS) == []
     assert local_notes(job) == []
 
 

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from fedjob_client.errors import DataError, SettingsError, TrainerError
 from fedjob_client.models.builtin import BuiltinTrainer
-from fedjob_client.models.cnn import Cnn, CnnParameters, convolution_work
+from fedjob_client.models.cnn import Cnn, convolution_work
 from fedjob_client.models.cnn_compiled import CompiledCnn
 from fedjob_client.models.team import Team
 from fedjob_client.trainer import EvalConfig, TrainConfig
+from fedjob_protocol.builtin import CnnParameters
 from tests.unit.client.builders import a_classification, a_context, some_images
 
 ONE, THREE = Team(1), Team(3)

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from fedjob_client.errors import Cancelled, DataError, SettingsError, TrainerError
 from fedjob_client.models.builtin import MODELS, BuiltinTrainer
-from fedjob_client.models.cnn import Cnn, CnnParameters
+from fedjob_client.models.cnn import Cnn
 from fedjob_client.models.linear import Gram, LinearRegression, gram_pays
 from fedjob_client.models.logistic import FusedGradient, LogisticRegression, kernel_pays
 from fedjob_client.models.mlp import Mlp
 from fedjob_client.models.softmax import SoftmaxRegression
 from fedjob_client.trainer import EvalConfig, OptimizerSettings, TrainConfig
-from fedjob_protocol.layout import BUILT_IN_MODELS
+from fedjob_protocol.builtin import MODEL_PARAMETERS, CnnParameters
 from tests.unit.client.builders import a_classification, a_context, a_regression, some_images
 
 CASES = {
@@ -290,7 +290,7 @@ def test_models_are_made_from_the_manifest():
     assert {name: array.shape for name, array in trainer.init(0).items()} == {
         "w1": (64, 16), "b1": (16,), "w2": (16, 8), "b2": (8,), "w3": (8, 10), "b3": (10,),
     }  # fmt: skip
-    assert set(MODELS) == BUILT_IN_MODELS
+    assert MODELS.keys() == MODEL_PARAMETERS.keys()
     with pytest.raises(SettingsError, match="'resnet' is not known; known: cnn, linear, logistic, mlp, softmax"):
         BuiltinTrainer.from_context(a_context(model="resnet"))
     with pytest.raises(SettingsError, match=r"model.parameters: hidden is not known; known: hiddenSizes"):

@@ -3,9 +3,13 @@
 import pytest
 
 from fedjob_operator.api.local import local_notes, local_problems
+from fedjob_protocol.builtin import DATA_PARAMETERS, MODEL_PARAMETERS
 from tests.unit.controller.api_samples import job
 
-KNOWN = {"known_models": ["mlp", "softmax"], "known_data": ["digits", "npz"]}
+KNOWN = {
+    "known_models": {name: MODEL_PARAMETERS[name] for name in ("mlp", "softmax")},
+    "known_data": {name: DATA_PARAMETERS[name] for name in ("digits", "npz")},
+}
 
 
 def refused(**fields):

@@ -4,6 +4,10 @@ import pytest
 
 from fedjob_operator.api.supported import unsupported_on_cluster
 from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_protocol.builtin import DATA_PARAMETERS, MODEL_PARAMETERS
+
+MODELS = {"mlp": MODEL_PARAMETERS["mlp"]}
+DATA = {"digits": DATA_PARAMETERS["digits"]}
 
 
 def refused(**fields):
@@ -21,7 +25,7 @@ def refused(**fields):
             },
         }
     )
-    return [problem.path for problem in unsupported_on_cluster(job.spec, known_models=["mlp"], known_data=["digits"])]
+    return [problem.path for problem in unsupported_on_cluster(job.spec, known_models=MODELS, known_data=DATA)]
 
 
 @pytest.mark.parametrize(

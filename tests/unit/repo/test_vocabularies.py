@@ -5,9 +5,10 @@ from fedjob_aggregator.strategy import MeanStrategy, RobustStrategy
 from fedjob_client.data.registry import LOADERS
 from fedjob_client.models.builtin import MODELS
 from fedjob_operator.api import enums
+from fedjob_protocol.builtin import DATA_PARAMETERS, DATA_WITH_PATH, MODEL_PARAMETERS
 from fedjob_protocol.config import PartitionScheme
 from fedjob_protocol.errors import KINDS, Word
-from fedjob_protocol.layout import BUILT_IN_DATA, BUILT_IN_MODELS, DATA_WITH_PATH, checkpoint_name
+from fedjob_protocol.layout import checkpoint_name
 from fedjob_protocol.messages import Strategy
 from fedjob_protocol.reasons import DESCRIPTIONS, Reason
 from fedjob_protocol.strategies import BUILT_IN_STRATEGIES, COMPARING, PARAMETERS, least_compared
@@ -28,12 +29,12 @@ def test_every_word_has_a_status_and_a_retry_rule():
 
 
 def test_built_in_models_are_those_that_clients_have():
-    assert frozenset(MODELS) == BUILT_IN_MODELS
+    assert MODELS.keys() == MODEL_PARAMETERS.keys()
 
 
 def test_built_in_data_are_those_that_clients_have():
-    assert frozenset(LOADERS) == BUILT_IN_DATA
-    assert DATA_WITH_PATH <= BUILT_IN_DATA
+    assert LOADERS.keys() == DATA_PARAMETERS.keys()
+    assert DATA_PARAMETERS.keys() >= DATA_WITH_PATH
 
 
 def test_built_in_strategies_are_those_that_aggregators_have():

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fedjob_operator.api.problems import Problem, problems_of, suggestion
 from fedjob_operator.api.schedules import SCHEDULES, CosineSchedule
@@ -15,7 +15,7 @@ def training_problems(spec: FederatedJobSpec) -> Iterator[Problem]:
     path, optimizer = "spec.training.optimizer", spec.training.optimizer
     if any(group.trainer is None for group in spec.client_groups):
         if optimizer.name in OPTIMIZERS:
-            yield from _parameters(f"{path}.parameters", optimizer.parameters, OPTIMIZERS[optimizer.name])
+            yield from parameter_problems(f"{path}.parameters", optimizer.parameters, OPTIMIZERS[optimizer.name])
         else:
             yield not_built_in(f"{path}.name", optimizer.name, OPTIMIZERS)
     else:
@@ -39,7 +39,7 @@ def _schedule(spec: FederatedJobSpec) -> Iterator[Problem]:
         yield not_built_in(f"{path}.name", schedule.name, SCHEDULES)
         return
     kind = SCHEDULES[schedule.name]
-    problems = list(_parameters(f"{path}.parameters", schedule.parameters, kind))
+    problems = list(parameter_problems(f"{path}.parameters", schedule.parameters, kind))
     yield from problems
     if kind is CosineSchedule and not problems:
         least = CosineSchedule.model_validate(dict(schedule.parameters)).min_learning_rate
@@ -48,7 +48,8 @@ def _schedule(spec: FederatedJobSpec) -> Iterator[Problem]:
             yield Problem(f"{path}.parameters.minLearningRate", f"{least:g} is more than learningRate ({rate:g})")
 
 
-def _parameters(path: str, given: Mapping[str, JsonValue], kind: type[BaseModel]) -> Iterator[Problem]:
+def parameter_problems(path: str, given: Mapping[str, object], kind: type[BaseModel]) -> Iterator[Problem]:
+    """Yield what is wrong with a free-form map that should be of a kind."""
     try:
         kind.model_validate(dict(given))
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
+from fedjob_operator.api.builtin import Known
 from fedjob_operator.api.enums import Device
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.spec import ClientGroup, FederatedJobSpec
@@ -13,16 +14,16 @@ from fedjob_protocol.strategies import BUILT_IN_STRATEGIES
 def local_problems(
     job: FederatedJob,
     *,
-    known_models: Collection[str] | None = None,
-    known_data: Collection[str] | None = None,
+    known_models: Known | None = None,
+    known_data: Known | None = None,
     known_strategies: Collection[str] = BUILT_IN_STRATEGIES.keys(),
 ) -> list[Problem]:
     """Return what `fedjob run` cannot do, in the order of a manifest; empty if it can run the job.
 
     Args:
         job: A job whose spec is sound.
-        known_models: Names of the built-in models; None checks no names. Groups with a trainer may use any name.
-        known_data: Names of the built-in data sets, likewise.
+        known_models: The built-in models and their parameters; None checks none. Groups with a trainer may use any.
+        known_data: The built-in data sets, likewise.
         known_strategies: Names of the strategies that are built in or installed.
     """
     spec = job.spec

@@ -6,6 +6,7 @@ The operator asks before it accepts a job, `fedjob run` before it starts one.
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from fedjob_operator.api.builtin import Known, builtin_problems
 from fedjob_operator.api.enums import ClientPods, EvaluationMode, LateJoiners
 from fedjob_operator.api.hyperparameters import not_built_in, training_problems
 from fedjob_operator.api.problems import Problem
@@ -16,21 +17,21 @@ from fedjob_protocol.strategies import BUILT_IN_STRATEGIES
 def unsupported(
     spec: FederatedJobSpec,
     *,
-    known_models: Collection[str] | None = None,
-    known_data: Collection[str] | None = None,
+    known_models: Known | None = None,
+    known_data: Known | None = None,
     known_strategies: Collection[str] | None = BUILT_IN_STRATEGIES.keys(),
 ) -> list[Problem]:
     """Return what no engine of this release can do, in the order of a manifest; empty if there is nothing.
 
     Args:
         spec: A sound spec.
-        known_models: Names of the built-in models; None checks no names. Groups with a trainer may use any name.
-        known_data: Names of the built-in data sets, likewise.
+        known_models: The built-in models and their parameters; None checks none. Groups with a trainer may use any.
+        known_data: The built-in data sets, likewise.
         known_strategies: Names of the strategies that the aggregator has; None: it has an image of its own, so that
             nobody knows before it is asked.
     """
     return [
-        *_names(spec, known_models, known_data),
+        *builtin_problems(spec, models=known_models, data=known_data),
         *_learning(spec),
         *_strategy(spec, known_strategies),
         *_running(spec),
@@ -41,8 +42,8 @@ def unsupported(
 def unsupported_on_cluster(
     spec: FederatedJobSpec,
     *,
-    known_models: Collection[str] | None = None,
-    known_data: Collection[str] | None = None,
+    known_models: Known | None = None,
+    known_data: Known | None = None,
 ) -> list[Problem]:
     """Return what the operator of this release cannot do; arguments as of `unsupported`.
 
@@ -67,23 +68,6 @@ def _cluster(spec: FederatedJobSpec) -> Iterator[Problem]:
     origin = spec.model.init_from
     if origin is not None and origin.file is not None:
         yield Problem("spec.model.initFrom.file", "is a file of one machine; use claim or federatedJob")
-
-
-def _names(spec: FederatedJobSpec, models: Collection[str] | None, data: Collection[str] | None) -> Iterator[Problem]:
-    built_in = [(index, group) for index, group in enumerate(spec.client_groups) if group.trainer is None]
-    if built_in and models is not None and spec.model.name not in models:
-        yield not_built_in("spec.model.name", spec.model.name, models)
-    if data is None:
-        return
-    inherits = any(group.data is None or group.data.name is None for _, group in built_in)
-    if spec.data is not None and inherits and spec.data.name not in data:
-        yield not_built_in("spec.data.name", spec.data.name, data)
-    for index, group in built_in:
-        if group.data is not None and group.data.name is not None and group.data.name not in data:
-            yield not_built_in(f"spec.clientGroups[{index}].data.name", group.data.name, data)
-    held_out = spec.evaluation.data  # the evaluator runs the trainer of the first group
-    if held_out is not None and spec.client_groups[0].trainer is None and held_out.name not in {None, *data}:
-        yield not_built_in("spec.evaluation.data.name", str(held_out.name), data)
 
 
 def _learning(spec: FederatedJobSpec) -> Iterator[Problem]:

@@ -23,9 +23,9 @@ import numpy as np
 
 from fedjob_client.data.batch_pickle import BatchError, read_batch
 from fedjob_client.data.dataset import Array, Image, Raw, Source
-from fedjob_client.data.digits import NoParameters
 from fedjob_client.errors import DataError
 from fedjob_client.parameters import read_parameters
+from fedjob_protocol.builtin import NoParameters
 from fedjob_protocol.config import DataConfig
 
 CLASSES: Final = 10

@@ -18,8 +18,8 @@ import numpy as np
 from fedjob_client.data.dataset import Array, Raw, Source, scaled
 from fedjob_client.errors import DataError
 from fedjob_client.parameters import read_parameters
+from fedjob_protocol.builtin import NoParameters
 from fedjob_protocol.config import DataConfig
-from fedjob_protocol.wire import Message
 
 MAX_PIXEL: Final = 16
 SIDE: Final = 8
@@ -31,10 +31,6 @@ SPLIT_SEED: Final = 1998
 """Of the fixed split into training and held-out examples."""
 MAX_TABLE_BYTES: Final = 16 << 20
 """The table has 0.3 MB; more than this is something else."""
-
-
-class NoParameters(Message):
-    """``data.parameters`` of a data set that has none."""
 
 
 def digits(config: DataConfig, seed: int, index: int) -> Source:  # noqa: ARG001 - the same for every job and client

@@ -19,9 +19,9 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from fedjob_client.data.dataset import Array, Raw, Source, scaled
-from fedjob_client.data.digits import NoParameters
 from fedjob_client.errors import DataError
 from fedjob_client.parameters import read_parameters
+from fedjob_protocol.builtin import NoParameters
 from fedjob_protocol.config import DataConfig
 
 IMAGES_MAGIC: Final = 0x00000803

@@ -14,25 +14,17 @@ from pathlib import Path
 from typing import IO, Final
 
 import numpy as np
-from pydantic import Field
 
 from fedjob_client.data.dataset import Array, Image, Raw, Source
 from fedjob_client.errors import DataError
 from fedjob_client.parameters import read_parameters
+from fedjob_protocol.builtin import MAX_CLASSES, NpzParameters
 from fedjob_protocol.config import DataConfig
-from fedjob_protocol.wire import Message
 
 MAX_ARRAY_BYTES: Final = 16 << 30
 MAX_DEFLATE_RATIO: Final = 1032
 """Deflate cannot do better; an entry that claims more lies."""
 MAX_NPY_HEADER: Final = 10_000
-MAX_CLASSES: Final = 1_000_000
-
-
-class NpzParameters(Message):
-    """``data.parameters`` of ``npz``."""
-
-    classes: int | None = Field(default=None, ge=2, le=MAX_CLASSES)
 
 
 def npz(config: DataConfig, seed: int, index: int) -> Source:  # noqa: ARG001 - the same for every job and client

@@ -15,19 +15,21 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from pydantic import Field
 
 from fedjob_client.data.dataset import Array, Raw, Source
 from fedjob_client.errors import DataError
 from fedjob_client.parameters import read_parameters
+from fedjob_protocol.builtin import (
+    LINEAR_B,
+    LINEAR_NOISE,
+    LINEAR_W,
+    LOGISTIC_B,
+    LOGISTIC_W,
+    LinearDataParameters,
+    LogisticDataParameters,
+)
 from fedjob_protocol.config import DataConfig
-from fedjob_protocol.wire import Message
 
-LINEAR_W: Final = 3.5
-LINEAR_B: Final = 2.0
-LINEAR_NOISE: Final = 0.5
-LOGISTIC_W: Final = 1.5
-LOGISTIC_B: Final = -0.75
 X_RANGE: Final = 5.0
 """Features are uniform in (-5, 5)."""
 MAX_ELEMENTS: Final = 1 << 28
@@ -37,34 +39,13 @@ TRAIN_STREAM: Final = 1
 TEST_STREAM: Final = 2
 
 
-class LinearParameters(Message):
-    """``data.parameters`` of ``synthetic-linear``."""
-
-    num_samples: int = Field(default=1000, ge=1, le=100_000_000)
-    num_test_samples: int = Field(default=1000, ge=1, le=100_000_000)
-    features: int = Field(default=1, ge=1, le=100_000)
-    noise: float = Field(default=LINEAR_NOISE, ge=0, le=1e6)
-    w: float = Field(default=LINEAR_W, ge=-1e6, le=1e6)
-    b: float = Field(default=LINEAR_B, ge=-1e6, le=1e6)
-
-
-class LogisticParameters(Message):
-    """``data.parameters`` of ``synthetic-logistic``."""
-
-    num_samples: int = Field(default=1000, ge=1, le=100_000_000)
-    num_test_samples: int = Field(default=1000, ge=1, le=100_000_000)
-    features: int = Field(default=1, ge=1, le=100_000)
-    w: float = Field(default=LOGISTIC_W, ge=-1e6, le=1e6)
-    b: float = Field(default=LOGISTIC_B, ge=-1e6, le=1e6)
-
-
 def synthetic_linear(config: DataConfig, seed: int, index: int) -> Source:
     """The data set ``synthetic-linear``.
 
     Raises:
         DataError: A parameter is unknown or out of range.
     """
-    settings = read_parameters(LinearParameters, config.parameters, where="data.parameters", error=DataError)
+    settings = read_parameters(LinearDataParameters, config.parameters, where="data.parameters", error=DataError)
 
     def make(count: int, stream: tuple[int, ...]) -> Raw:
         x, y = linear_examples(
@@ -81,7 +62,7 @@ def synthetic_logistic(config: DataConfig, seed: int, index: int) -> Source:
     Raises:
         DataError: A parameter is unknown or out of range.
     """
-    settings = read_parameters(LogisticParameters, config.parameters, where="data.parameters", error=DataError)
+    settings = read_parameters(LogisticDataParameters, config.parameters, where="data.parameters", error=DataError)
 
     def make(count: int, stream: tuple[int, ...]) -> Raw:
         x, y = logistic_examples(generator(stream), count, features=settings.features, w=settings.w, b=settings.b)
@@ -134,7 +115,7 @@ def _source(
     seed: int,
     index: int,
     make: Callable[[int, tuple[int, ...]], Raw],
-    settings: LinearParameters | LogisticParameters,
+    settings: LinearDataParameters | LogisticDataParameters,
     num_classes: int | None,
 ) -> Source:
     if max(settings.num_samples, settings.num_test_samples) * settings.features > MAX_ELEMENTS:

@@ -14,17 +14,15 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import Final
 
 import numpy as np
-from pydantic import Field
 
 from fedjob_client.data.dataset import Array, Image, Raw, Source, scaled
-from fedjob_client.data.npz import MAX_CLASSES
 from fedjob_client.errors import DataError
 from fedjob_client.parameters import read_parameters
+from fedjob_protocol.builtin import MAX_CLASSES, CsvParameters
 from fedjob_protocol.config import DataConfig
-from fedjob_protocol.wire import Message
 
 MAX_FILE_BYTES: Final = 4 << 30
 MAX_LINE: Final = 1 << 20
@@ -33,20 +31,6 @@ HELD_OUT_PART: Final = 5
 """One of so many lines is held out."""
 SPLIT_SEED: Final = 4180
 """Of the fixed split into training and held-out lines."""
-
-Side: TypeAlias = Annotated[int, Field(ge=1, le=65_536)]
-Names: TypeAlias = Annotated[tuple[str, ...], Field(min_length=2, max_length=MAX_CLASSES)]
-
-
-class CsvParameters(Message):
-    """``data.parameters`` of ``csv``."""
-
-    label: Annotated[int, Field(ge=0, strict=True)] | str | None = None
-    classes: Annotated[int, Field(ge=2, le=MAX_CLASSES, strict=True)] | Names | None = None
-    test_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
-    scale: float = Field(default=1.0, gt=0, le=1e9)
-    image: tuple[Side, Side, Side] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

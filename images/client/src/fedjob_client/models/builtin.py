@@ -11,19 +11,19 @@ import numpy as np
 from fedjob_client.cuda.choice import TrainingOnGpu, gpu_training
 from fedjob_client.data.dataset import Dataset, Split
 from fedjob_client.errors import DataError, SettingsError, TrainerError
-from fedjob_client.models.cnn import Cnn, CnnParameters, convolution_work
+from fedjob_client.models.cnn import Cnn, convolution_work
 from fedjob_client.models.descent import train_batches, train_full_batch
 from fedjob_client.models.linear import Gram, LinearRegression, gram_pays
 from fedjob_client.models.logistic import FusedGradient, LogisticRegression, kernel_pays
-from fedjob_client.models.mlp import Mlp, MlpParameters
+from fedjob_client.models.mlp import Mlp
 from fedjob_client.models.model import Model, Sums
 from fedjob_client.models.softmax import SoftmaxRegression
 from fedjob_client.models.team import Team
 from fedjob_client.parameters import read_parameters
 from fedjob_client.trainer import Array, ClientContext, EvalConfig, Metrics, Params, TrainConfig, Update
+from fedjob_protocol.builtin import CnnParameters, MlpParameters, NoParameters
 from fedjob_protocol.config import Device, Role
 from fedjob_protocol.messages import MAX_LABELS
-from fedjob_protocol.wire import Message
 
 EVALUATION_ROWS: Final = 4096
 """Held-out examples that are evaluated at a time."""
@@ -31,10 +31,6 @@ COMPILED_CNN_WORK: Final = 2_000_000_000
 """Pixels times weights of convolutions from which compiled kernels pay for importing Numba, and for compiling once."""
 EVALUATION_SHARE: Final = 3
 """A training's forward and backward pass cost as much as this many evaluations."""
-
-
-class NoParameters(Message):
-    """``model.parameters`` of a model that has none."""
 
 
 def _linear(parameters: Mapping[str, Any]) -> Model:

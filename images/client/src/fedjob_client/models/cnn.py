@@ -17,34 +17,18 @@ Parameters of ``model.parameters``: ``channels`` ([32, 64]), ``kernelSize`` (5, 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field, field_validator
 
 from fedjob_client.errors import DataError
 from fedjob_client.models.model import Sums
 from fedjob_client.models.softmax import known_classes, probabilities, softmax_delta, softmax_sums
 from fedjob_client.trainer import Array, Params
-from fedjob_protocol.wire import Message
+from fedjob_protocol.builtin import CnnParameters
 
 SMALLEST_SIDE = 4
 """Pixels: two poolings leave one of four."""
-
-
-class CnnParameters(Message):
-    """``model.parameters`` of ``cnn``."""
-
-    channels: tuple[Annotated[int, Field(ge=1, le=1024)], Annotated[int, Field(ge=1, le=1024)]] = (32, 64)
-    kernel_size: int = Field(default=5, ge=1, le=15)
-    hidden_size: int = Field(default=512, ge=1, le=65_536)
-
-    @field_validator("kernel_size")
-    @classmethod
-    def _is_odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError("an odd number is needed, so that the kernel has a middle")
-        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,12 @@ import numpy as np
 from typing_extensions import override
 
 from fedjob_client import convolution as kernels
-from fedjob_client.models.cnn import Cnn, CnnParameters
+from fedjob_client.models.cnn import Cnn
 from fedjob_client.models.model import Sums
 from fedjob_client.models.softmax import softmax_delta
 from fedjob_client.models.team import Team
 from fedjob_client.trainer import Array, Params
+from fedjob_protocol.builtin import CnnParameters
 
 SLOTS: Final = 8
 """Parts of a batch, and so the most threads that convolutions use."""

@@ -11,23 +11,13 @@ Parameters: ``hiddenSizes`` ([64]), the widths of the hidden layers.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from fedjob_client.models.model import Sums, features_misfit
 from fedjob_client.models.softmax import known_classes, probabilities, softmax_delta, softmax_sums
 from fedjob_client.trainer import Array, Params
-from fedjob_protocol.wire import Message
-
-
-class MlpParameters(Message):
-    """``model.parameters`` of ``mlp``."""
-
-    hidden_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(min_length=1, max_length=16)] = (
-        64,
-    )
 
 
 class Mlp:

@@ -1,0 +1,29 @@
+"""What is wrong with a job before anything is started: where it would run here, and where on a cluster."""
+
+from importlib.metadata import entry_points
+
+from fedjob_operator.api.local import local_problems
+from fedjob_operator.api.problems import Problem
+from fedjob_operator.api.supported import unsupported_on_cluster
+from fedjob_operator.api.v1alpha1 import FederatedJob
+from fedjob_protocol.builtin import DATA_PARAMETERS, MODEL_PARAMETERS
+from fedjob_protocol.strategies import BUILT_IN_STRATEGIES, ENTRY_POINTS
+
+
+def problems_here(job: FederatedJob) -> list[Problem]:
+    """What this machine cannot do; programs run in this environment, with the strategies that are installed in it."""
+    is_built_in = job.spec.strategy.name in BUILT_IN_STRATEGIES
+    installed = [] if is_built_in else [entry.name for entry in entry_points(group=ENTRY_POINTS)]
+    return local_problems(
+        job,
+        known_models=MODEL_PARAMETERS,
+        known_data=DATA_PARAMETERS,
+        known_strategies=[*BUILT_IN_STRATEGIES, *installed],
+    )
+
+
+def problems_on_cluster(job: FederatedJob) -> list[Problem]:
+    """What the operator of this release cannot do."""
+    if any(group.image for group in job.spec.client_groups):
+        return unsupported_on_cluster(job.spec)  # an image of another release, or the user's, may know other names
+    return unsupported_on_cluster(job.spec, known_models=MODEL_PARAMETERS, known_data=DATA_PARAMETERS)
