@@ -119,3 +119,20 @@ def test_every_shell_block_of_the_page_was_run():
     run = [block_of("One round with curl", number) for number in range(4)]
     run += [block_of("Several rounds"), block_of("Logistic regression")]
     assert blocks(PAGE, "bash") == run
+
+
+@pytest.mark.parametrize("option", ["--client-port", "--aggregator-port"])
+def test_a_port_in_use_is_named_with_the_option_that_leads_to_another(option):
+    *clients, aggregator = free_ports()
+    ports = {"--client-port": clients[0], "--aggregator-port": aggregator}
+    taken = clients[-1] if option == "--client-port" else aggregator
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", taken))
+        other.listen()
+        arguments = [str(word) for pair in ports.items() for word in pair]
+        done = subprocess.run(
+            [FEDJOB, "lab", *arguments], env=environment(), capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    said = f"fedjob: cannot listen on 127.0.0.1:{taken}: Address already in use; choose other ports with {option}\n"
+    assert done.stderr == said

@@ -154,6 +154,40 @@ def test_a_session_that_no_client_can_work_for_fails_with_their_reason_and_the_n
         assert server.wait_for_session(2)["state"] == "Complete"
 
 
+def test_a_folder_that_cannot_be_written_refuses_a_session_and_ends_none(tmp_path: Path):
+    served = tmp_path / "served"
+    with serving(served) as server, hand_started(tmp_path, server.url, 1) as (client,):
+        client.says("201: registered with")
+        in_the_way = served / "job.json.new"
+        in_the_way.mkdir()
+        status, refused = server.train(rounds=1)
+        assert (status, refused["word"]) == (503, "unavailable")
+        assert refused["detail"] == f"the session cannot begin: {in_the_way}: Is a directory"
+        assert server.status() == IDLE
+        in_the_way.rmdir()
+        assert server.train(rounds=50)[0] == 202
+        (served / "sessions.json.new").mkdir()
+        wait_until(lambda: "Complete" in server.get("/", Accept="text/html")[1], "the end of the session")
+        assert "sessions.json cannot be written: Is a directory" in server.output()
+        assert server.status() == IDLE
+
+
+def test_a_folder_of_another_model_is_not_served(tmp_path: Path):
+    served = tmp_path / "served"
+    with serving(served) as server, hand_started(tmp_path, server.url, 1) as (client,):
+        client.says("201: registered with")
+        assert server.train(rounds=1)[0] == 202
+        server.wait_for_session(1)
+    (tmp_path / "job.yaml").write_text(
+        "apiVersion: fedjob.dev/v1alpha1\nkind: FederatedJob\nmetadata: {name: other}\nspec: {rounds: 1, model: "
+        "{name: softmax}, data: {name: digits}, clientGroups: [{name: clients, replicas: 1}]}\n",
+        encoding="utf-8",
+    )
+    done = fedjob("serve", "job.yaml", "--dir", served, "--port", free_port(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert f'{served} holds sessions of another model: mlp {{"hiddenSizes": [64]}}' in done.stderr
+
+
 def test_a_session_goes_on_after_the_server_was_killed_and_the_next_continues_from_its_model(tmp_path: Path):
     port = free_port()
     with serving(tmp_path / "served", port=port) as server, hand_started(tmp_path, server.url, 2) as clients:

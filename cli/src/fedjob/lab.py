@@ -11,6 +11,7 @@ from pathlib import Path
 from fedjob.child import Program
 from fedjob.failure import EXIT_USAGE, Failure
 from fedjob.progress import say
+from fedjob_protocol.process import CannotListenError, listen
 
 HOST = "127.0.0.1"
 
@@ -30,6 +31,8 @@ def run_lab(*, clients: int, client_port: int, aggregator_port: int, folder: Pat
     ports = range(client_port, client_port + clients)
     if aggregator_port in ports or ports[-1] > 65535:
         raise Failure("the ports of the clients and of the aggregator must be different", exit_code=EXIT_USAGE)
+    for port, option in ((aggregator_port, "--aggregator-port"), *((port, "--client-port") for port in ports)):
+        _check_free(port, option)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -45,6 +48,19 @@ def run_lab(*, clients: int, client_port: int, aggregator_port: int, folder: Pat
             programs.append(stack.enter_context(Program("fedjob_client", arguments, environment=os.environ, log=log)))
         _explain([program.url() for program in programs])
         _wait(stop, [program.process for program in programs])
+
+
+def _check_free(port: int, option: str) -> None:
+    """Say which option of ours leads to another port; the programs only know that of their own.
+
+    Raises:
+        Failure: The port is in use.
+    """
+    try:
+        listen(HOST, port).close()
+    except CannotListenError as error:
+        why = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+        raise Failure(f"cannot listen on {HOST}:{port}: {why}; choose other ports with {option}") from error
 
 
 def _explain(urls: list[str]) -> None:

@@ -36,7 +36,7 @@ from fedjob_operator.core.observed import PodPhase, PodRole, PodView
 from fedjob_operator.reconcile import Reconciler
 from fedjob_protocol import PROTOCOL_VERSION, routes
 from fedjob_protocol.messages import AggregatorState, RoundLog
-from fedjob_protocol.sessions import SessionOrder, SessionReport, SessionState
+from fedjob_protocol.sessions import SessionOrder, SessionRecord, SessionReport, SessionState, TrainingRequest
 
 WAIT_SECONDS: Final = 20.0
 """How long one look for an order waits for it."""
@@ -85,6 +85,8 @@ class _State:
     history: History
     state: SessionState = SessionState.IDLE
     message: str = ""
+    refused: str | None = None
+    """Why the last order was not taken, until that is told."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def report(self) -> SessionReport:
@@ -94,6 +96,7 @@ class _State:
             state=self.state,
             session=last.number if last else 0,
             message=self.message[:1024],
+            refused=self.refused[:1024] if self.refused is not None else None,
             history=self.history.newest(),
         )
 
@@ -153,26 +156,40 @@ class _Server:
             await self._drive()
 
     async def _next(self) -> None:
-        """Wait for an order, and run the session."""
+        """Wait for an order, and run the session, or say why it cannot begin."""
         order = await self._ask()
         if order is None or order.session is None or order.request is None:
             return
-        template = self._served.template
         try:
-            state = await self._get(AggregatorState, routes.STATE_PATH)
-            job = session_job(
-                template, order.request, clients=order.clients, begun=state, term=self._last_term(), now=utc_now()
-            )
-            before = await self._metric_of(state, job)
+            record, job = await self._begin(order.session, order.request, clients=order.clients)
         except ValidationError as error:
-            say(f"session {order.session} cannot be made: {error.errors()[0]['msg']}", stream=sys.stderr)
-            return
+            self._state.refused = error.errors()[0]["msg"]
         except _SilentError as error:
-            say(f"session {order.session} is not begun: the aggregator does not answer: {error}", stream=sys.stderr)
+            self._state.refused = f"the aggregator does not answer: {error}"
+        except OSError as error:
+            self._state.refused = f"{error.filename or self._served.folder.path}: {error.strerror or error}"
+        else:
+            await self._run(record, job)
             return
-        record = begun_record(job, number=order.session, clients=order.clients, before=before, now=utc_now())
+        say(f"session {order.session} is not begun: {self._state.refused}", stream=sys.stderr)
+
+    async def _begin(
+        self, number: int, request: TrainingRequest, *, clients: int
+    ) -> tuple[SessionRecord, FederatedJob]:
+        """Make a session's job, durably."""
+        state = await self._get(AggregatorState, routes.STATE_PATH)
+        term = self._last_term()
+        job = session_job(self._served.template, request, clients=clients, begun=state, term=term, now=utc_now())
+        before = await self._metric_of(state, job)
+        record = begun_record(job, number=number, clients=clients, before=before, now=utc_now())
+        history = self._state.history.with_last(record)
         self._store.create(job)
-        self._keep_history(self._state.history.with_last(record))
+        write_history(self._file, history)
+        self._state.history = history
+        return record, job
+
+    async def _run(self, record: SessionRecord, job: FederatedJob) -> None:
+        """Drive a session that has begun."""
         say(
             f"session {record.number}: {record.clients} clients, rounds {record.first_round} to {job.spec.rounds}, "
             f"learning rate {record.learning_rate:g}, {record.epochs} epochs, batches of {record.batch_size}"
@@ -218,13 +235,12 @@ class _Server:
         self._state.message = f"session {record.number}: {job.status.phase}: {job.status.message or ''}"
         history = self._state.history.with_last(record)
         if (record.last_round, record.state) != (last.last_round, last.state):
-            self._keep_history(history)
+            try:
+                write_history(self._file, history)
+            except OSError as error:  # what was trained is the aggregator's to keep
+                say(f"{self._file} cannot be written: {error.strerror or error}", stream=sys.stderr)
         self._state.history = history
         self._state.changed.set()
-
-    def _keep_history(self, history: History) -> None:
-        write_history(self._file, history)
-        self._state.history = history
 
     async def _tell(self) -> None:
         """Report as long as a session runs: at once when something changed, and now and then."""
@@ -241,7 +257,8 @@ class _Server:
         """Report that nothing is done, and wait a while for an order."""
         await self._keep()
         try:
-            return await self._put(SessionOrder, routes.SESSIONS_PATH, self._state.report(), wait=WAIT_SECONDS)
+            report, self._state.refused = self._state.report(), None
+            return await self._put(SessionOrder, routes.SESSIONS_PATH, report, wait=WAIT_SECONDS)
         except _SilentError as error:
             log.debug("%s", error)
             await asyncio.sleep(RETRY_SECONDS)

@@ -1,5 +1,6 @@
 """The options of ``fedjob serve``: what its sessions have in common, from a manifest or from nothing."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from fedjob.progress import say
 from fedjob.run import MANIFEST_FOLDER_ANNOTATION
 from fedjob.serve import Served, serve
 from fedjob.sessions import GROUP, SessionsError, Template, read_history
+from fedjob_operator.adapters.local import JobFile
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.rules import spec_problems
 from fedjob_operator.api.v1alpha1 import API_VERSION, KIND, FederatedJob, dump
@@ -63,6 +65,8 @@ def run_server(options: Options) -> int:
         lock = folder.lock()
         with lock:
             history = read_history(folder.path / "sessions.json", uid=str(uuid4()))
+            if history.sessions:
+                _check_model(template.job, folder)
             place = options.file.resolve().parent if options.file else Path.cwd()
             metadata = template.job.metadata
             annotations = {**metadata.annotations, MANIFEST_FOLDER_ANNOTATION: str(place)}
@@ -126,6 +130,26 @@ def _template(options: Options) -> Template:
     if problems:
         raise ManifestError(problems)
     return Template(job=job, rounds=options.rounds or job.spec.rounds, places=places)
+
+
+def _check_model(job: FederatedJob, folder: RunFolder) -> None:
+    """Sessions go on from one model, which no other can take the place of.
+
+    Raises:
+        SessionsError: The folder's is another one than the manifest's.
+    """
+    try:
+        before = JobFile(folder.job_file).load().spec.model
+    except (OSError, ValueError):
+        return  # a session that is to go on says so
+    wanted = job.spec.model
+    if (before.name, before.parameters, before.exclude) == (wanted.name, wanted.parameters, wanted.exclude):
+        return
+    shown = f"{before.name} {json.dumps(dict(before.parameters))}"
+    raise SessionsError(
+        f"{folder.path} holds sessions of another model: {shown}, exclude {list(before.exclude)}; "
+        "serve that one there, or give --dir another folder"
+    )
 
 
 def _policy(options: Options) -> dict[str, Any]:

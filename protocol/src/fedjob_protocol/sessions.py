@@ -68,6 +68,8 @@ class SessionReport(Message):
     session: int = Field(ge=0)
     """The session that runs, or ran last; 0 before the first."""
     message: ShortText = ""
+    refused: ShortText | None = None
+    """Why the session that was ordered last is not begun; absent: nothing was refused since the last report."""
     history: Annotated[tuple[SessionRecord, ...], Field(max_length=MAX_HISTORY)] = ()
 
 

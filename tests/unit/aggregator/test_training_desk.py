@@ -63,3 +63,20 @@ async def test_nobody_to_train_with_is_said(tmp_path):
     desk = TrainingDesk(registrations)
     await desk.exchange(IDLE, 0)
     assert "0 clients are registered" in (await refused(desk)).detail
+
+
+async def test_a_session_that_cannot_begin_is_refused_at_once_with_the_reason_and_can_be_asked_for_again(desk):
+    await desk.exchange(IDLE, 0)
+    asking = asyncio.create_task(desk.ask(TrainingRequest()))
+    assert (await desk.exchange(IDLE, 20)).session == 5
+    waiting = asyncio.create_task(desk.exchange(IDLE.model_copy(update={"refused": "the disk is full"}), 20))
+    with pytest.raises(Refusal, match="the session cannot begin: the disk is full") as caught:
+        await asking
+    assert caught.value.word is Word.UNAVAILABLE
+    assert desk.state is SessionState.IDLE
+    assert not waiting.done()
+    again = asyncio.create_task(desk.ask(TrainingRequest(rounds=3)))
+    order = await waiting
+    assert (order.session, order.request.rounds) == (5, 3)
+    await desk.exchange(BUSY, 0)
+    assert (await again).session == 5

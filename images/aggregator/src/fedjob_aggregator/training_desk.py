@@ -54,7 +54,8 @@ class TrainingDesk:
         """Have a session started; return once the driver has taken it durably.
 
         Raises:
-            Refusal: ``training-in-progress``; ``unavailable`` where nobody is registered, or nobody drives.
+            Refusal: ``training-in-progress``; ``unavailable`` where nobody is registered, nobody drives, or the driver
+                cannot begin the session.
         """
         await self._heard_of_driver()
         if self.state is SessionState.CLIENTS_TRAINING:
@@ -68,6 +69,7 @@ class TrainingDesk:
             detail = f"{there} clients are registered, a session needs {self._least}; start them with SERVER_URL"
             raise Refusal(Word.UNAVAILABLE, f"{detail} and CLIENT_URL")
         number = self._report.session + 1
+        self._report = self._report.model_copy(update={"refused": None})
         self._order = SessionOrder(session=number, request=request)
         try:
             order = SessionOrder(session=number, request=request, clients=await self._registrations.compact())
@@ -75,6 +77,8 @@ class TrainingDesk:
             self._wake()
             async with asyncio.timeout(TAKE_SECONDS):
                 while self._report.session < number:
+                    if self._report.refused is not None:
+                        raise Refusal(Word.UNAVAILABLE, f"the session cannot begin: {self._report.refused}")
                     await self._changed.wait()
         except TimeoutError:
             raise Refusal(Word.UNAVAILABLE, "the session was not taken in time; look at the server's log") from None
@@ -92,16 +96,18 @@ class TrainingDesk:
     async def exchange(self, report: SessionReport, wait_seconds: float) -> SessionOrder:
         """Take in what the driver does, and answer an order as soon as there is one."""
         self._report, self._reported = report, time.monotonic()
+        declined = self._order if report.refused is not None else None
         self._wake()
         with suppress(TimeoutError):
             async with asyncio.timeout(min(wait_seconds, LONGEST_WAIT_SECONDS)):
-                while not self._is_new(report):
+                while (order := self._new_order(report)) is None or order is declined:
                     await self._changed.wait()
-        return self._order if self._order is not None and self._is_new(report) else SessionOrder()
+                return order
+        return SessionOrder()
 
-    def _is_new(self, report: SessionReport) -> bool:
+    def _new_order(self, report: SessionReport) -> SessionOrder | None:
         order = self._order
-        return order is not None and order.request is not None and (order.session or 0) > report.session
+        return order if order is not None and (order.session or 0) > report.session else None
 
     def _wake(self) -> None:
         self._changed.set()

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -235,11 +236,15 @@ class LocalPods:
         try:
             announcement = Announcement.model_validate_json(line)
         except ValidationError:
-            with self._log(place[0], place[1]).open("ab") as file:
-                file.write(line)
+            with suppress(OSError), self._log(place[0], place[1]).open("ab") as file:
+                file.write(line)  # a full disk costs the line, not the process
             return
         if place[0] is PodRole.AGGREGATOR:
-            self._tell_access(announcement.url)
+            try:
+                self._tell_access(announcement.url)
+            except OSError as error:
+                why = error.strerror or error
+                log.warning("%s cannot be written, nothing else can call the aggregator: %s", ACCESS_FILE, why)
         self._settle(place, phase=PodPhase.READY, url=announcement.url)
 
     def _tell_access(self, url: str) -> None:
