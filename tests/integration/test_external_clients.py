@@ -214,3 +214,15 @@ def test_a_client_at_whose_url_nobody_answers_is_told(tmp_path: Path, server: st
         lost.says(f"nobody answers at CLIENT_URL, {nowhere}, as seen from here")
         (tmp_path / "hold-1-0").unlink()
         assert run.finish() == 0, run.output
+
+
+def test_who_starts_the_job_is_told_of_a_client_that_cannot_be_reached(tmp_path: Path, server: str):
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    with (
+        live_run(a_job(tmp_path), tmp_path / "run", *listen(server)) as run,
+        started(tmp_path, server, 1, CLIENT_URL=nowhere) as (lost,),
+    ):
+        lost.says("201: registered with")
+        run.wait_until(lambda: f"client 0: at {nowhere}: " in run.output, "that it is printed")
+        assert run.is_alive
+    assert "client 1: has not registered" in run.output

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase, RecentRound
+from fedjob_operator.core.obstacles import ORDINARY
 from fedjob_operator.core.phases import TERMINAL
 from fedjob_protocol.reasons import Reason
 
@@ -57,6 +58,7 @@ def notices(job: FederatedJob, before: FederatedJobStatus) -> list[str]:
     status = job.status
     lines = []
     changed = (status.phase, status.reason) != (before.phase, before.reason)
+    changed |= not troubles(status).issubset(troubles(before))
     if changed and status.phase not in TERMINAL and status.reason not in EXPECTED:
         lines.append(f"{status.phase}: {status.reason}: {status.message}")
     gone = sorted(set(status.clients.lost_indices) - set(before.clients.lost_indices))
@@ -72,6 +74,12 @@ def notices(job: FederatedJob, before: FederatedJobStatus) -> list[str]:
     if now and then and now.number == then.number and now.attempt > then.attempt:
         lines.append(f"round {now.number} is tried again: attempt {now.attempt}")
     return lines
+
+
+def troubles(status: FederatedJobStatus) -> set[str]:
+    """What the message of a status says of clients that do not merely start, such as ``client 3: at http://…: …``."""
+    said = (status.message or "").split("; ")
+    return {part for part in said if part.startswith("client ") and part.partition(": ")[2] not in ORDINARY}
 
 
 def _new_leader(status: FederatedJobStatus, before: FederatedJobStatus) -> list[str]:

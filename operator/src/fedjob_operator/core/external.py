@@ -13,7 +13,7 @@ from fedjob_operator.api.v1alpha1 import ClientGroup, Device, FederatedJob, Late
 from fedjob_operator.core.actions import Action, ConfigureClient, FetchInfo, TurnAway
 from fedjob_operator.core.failures import DEFINITIVE
 from fedjob_operator.core.observed import Exit, Observed, PodPhase, PodRole, PodView
-from fedjob_operator.core.obstacles import UNREACHABLE_AFTER, Obstacle, silence_of_client
+from fedjob_operator.core.obstacles import NOT_REGISTERED, STARTING, UNREACHABLE_AFTER, Obstacle, silence_of_client
 from fedjob_protocol.clients import RegisteredClient
 from fedjob_protocol.errors import Word
 from fedjob_protocol.reasons import Reason
@@ -168,7 +168,7 @@ def farewells(job: FederatedJob, seen: Observed) -> tuple[Action, ...]:
 
 def _obstacle(view: PodView | None, seen: Observed, now: datetime) -> Obstacle:
     if view is None:
-        return Obstacle(reason=None, message="has not registered" if seen.registered is not None else "starting")
+        return Obstacle(reason=None, message=NOT_REGISTERED if seen.registered is not None else STARTING)
     if view.exit is not None:
         return Obstacle(reason=Reason.CLIENT_LOST, message=f"{Reason.CLIENT_LOST}: {view.exit.message}")
     info = seen.infos.get(view.incarnation)

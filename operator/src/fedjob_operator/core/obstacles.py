@@ -12,6 +12,13 @@ from fedjob_protocol.reasons import Reason
 
 UNREACHABLE_AFTER = timedelta(seconds=5)
 """How long a program goes without an answer before the status says so."""
+STARTING = "starting"
+NOT_CREATED = "not created yet"
+NOT_REGISTERED = "has not registered"
+JUST_REGISTERED = "was just registered"
+BEING_STOPPED = "being stopped"
+ORDINARY = frozenset({STARTING, NOT_CREATED, NOT_REGISTERED, JUST_REGISTERED, BEING_STOPPED})
+"""What keeps a pod from being ready while all is well."""
 _SPECIFIC = frozenset(
     {
         Reason.UNSCHEDULABLE,
@@ -83,7 +90,7 @@ def obstacle(
     if refused and (pod is None or pod.phase is PodPhase.EXITED):
         return _named(reason_of(refused), refused.message)
     if pod is None:
-        return Obstacle(reason=None, message="not created yet")
+        return Obstacle(reason=None, message=NOT_CREATED)
     match pod.phase:
         case PodPhase.EXITED if pod.exit:
             return _named(pod.exit.reason, pod.exit.message, "given up" if lost else "to be replaced")
@@ -94,11 +101,11 @@ def obstacle(
         case PodPhase.STOPPING if is_unreachable(pod, now):
             return _named(Reason.NODE_UNREACHABLE, unreachable_message(pod, waits=has_volume))
         case PodPhase.STOPPING:
-            return Obstacle(reason=None, message="being stopped")
+            return Obstacle(reason=None, message=BEING_STOPPED)
         case PodPhase.READY:
             return _silent(pod, seen, now)
         case _:
-            return Obstacle(reason=None, message="starting")
+            return Obstacle(reason=None, message=STARTING)
 
 
 def first_specific(obstacles: Mapping[int, Obstacle]) -> Reason | None:
@@ -130,7 +137,7 @@ def silence_of_client(pod: PodView, seen: Observed, now: datetime, key: str) -> 
         return _named(Reason.PROTOCOL_MISMATCH, failure.message)
     if failure and (failure.word is not None or now - failure.since >= UNREACHABLE_AFTER):
         return Obstacle(reason=None, message=f"at {pod.url}: {failure.message}")
-    return Obstacle(reason=None, message="was just registered")
+    return Obstacle(reason=None, message=JUST_REGISTERED)
 
 
 def _silent(pod: PodView, seen: Observed, now: datetime) -> Obstacle:
@@ -143,4 +150,4 @@ def _silent(pod: PodView, seen: Observed, now: datetime) -> Obstacle:
         return Obstacle(reason=None, message=f"does not answer: {failure.message}")
     if pod.incarnation in seen.infos:
         return _named(Reason.GPU_UNAVAILABLE, "its group computes on GPUs, and it found none")
-    return Obstacle(reason=None, message="starting")
+    return Obstacle(reason=None, message=STARTING)

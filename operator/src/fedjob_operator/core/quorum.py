@@ -9,6 +9,7 @@ from fedjob_operator.core.failures import DEFINITIVE
 from fedjob_operator.core.layout import wanted_clients
 from fedjob_operator.core.moments import after
 from fedjob_operator.core.observed import PodRole
+from fedjob_operator.core.obstacles import ORDINARY
 from fedjob_operator.core.pods import PodPlan
 from fedjob_operator.core.selection import select
 from fedjob_operator.core.turns import takes_turns
@@ -83,7 +84,7 @@ def missing_clients(job: FederatedJob, pods: PodPlan) -> str:
     """Say which clients are not ready and why, at most three of them: first those whose reason says what to mend."""
     absent = {index: pods.obstacles.get((PodRole.CLIENT, index)) for index in wanted_clients(job)}
     told = [(index, found) for index, found in absent.items() if found]
-    told.sort(key=lambda item: (not item[1].is_specific, item[0]))
+    told.sort(key=lambda item: (not item[1].is_specific, item[1].message in ORDINARY, item[0]))
     shown = [f"client {index}: {found.message}" for index, found in told[:3]]
     more = [f"and {len(told) - 3} more"] if len(told) > 3 else []
     return "; ".join(shown + more)
