@@ -197,11 +197,11 @@ async def test_nobody_to_deliver_to_is_a_failure_at_the_deadline(client, term):
 @pytest.mark.parametrize(
     ("parameters", "reason", "message"),
     [
-        ({"fail": True}, "TrainerError", "ValueError: is broken"),
+        ({"fail": True}, "TrainerError", "ValueError: the sensor is broken"),
         ({"nan": True}, "NonFiniteUpdate", "train returned 'w' with 1 of 4 values that are not finite"),
     ],
 )
-async def test_a_trainer_that_fails_is_reported_with_its_last_line(client, term, parameters, reason, message):
+async def test_a_trainer_that_fails_is_reported_in_one_line(client, term, parameters, reason, message):
     number = next(rounds)
     async with an_aggregator() as aggregator, an_api(client.url) as api:
         await api.train(number, aggregator.task(number, aggregator.destination(term=term), **parameters))

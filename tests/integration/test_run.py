@@ -120,7 +120,7 @@ def test_a_second_run_gets_a_folder_of_its_own_and_resume_shows_the_newest_again
     assert f"digest: {document['status']['model']['digest']}" in resumed.stdout.splitlines()
 
 
-def test_a_trainer_that_raises_fails_the_job_and_is_named_with_its_last_line_and_its_log(tmp_path):
+def test_a_trainer_that_raises_fails_the_job_and_is_named_with_its_message_and_its_log(tmp_path):
     file = with_trainer(tmp_path, training={"parameters": {"1": "raises"}}, roundPolicy={"maxAttempts": 1})
     done = fedjob("run", file, "--dir", tmp_path / "run", cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr

@@ -8,7 +8,7 @@ from safetensors.numpy import load as load_safetensors
 
 from fedjob_client.errors import DataError, NonFiniteError, TrainerError
 from fedjob_client.models.builtin import BuiltinTrainer
-from fedjob_client.trainer import Trainer, Update, last_line, load_trainer, make_trainer
+from fedjob_client.trainer import Trainer, Update, load_trainer, make_trainer, one_line
 from fedjob_client.updates import body_of, check_examples, checked_params, delta_of, finite_metrics
 from fedjob_protocol.digests import xxh3_of
 from tests.unit.client import own_trainers
@@ -82,9 +82,13 @@ def test_the_built_in_trainer_is_a_trainer():
     assert isinstance(make_trainer(BuiltinTrainer.from_context, a_context(model="softmax")), Trainer)
 
 
-def test_the_last_line_of_an_exception():
-    assert last_line(RuntimeError("the disk\nwas eaten\n")) == "RuntimeError: was eaten"
-    assert last_line(KeyError()) == "KeyError"
+def test_an_exception_of_several_lines_is_told_whole_in_one():
+    assert one_line(RuntimeError("the disk\nwas eaten\n")) == "RuntimeError: the disk was eaten"
+    assert one_line(KeyError()) == "KeyError"
+    long = one_line(ValueError("first " + "x" * 5000 + " last"))
+    assert long.startswith("ValueError: first xxx")
+    assert long.endswith("xxx last")
+    assert len(long) < 1000
 
 
 # Output

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from fedjob_client.errors import ClientError, SettingsError
+from fedjob_client.errors import ClientError, SettingsError, TrainerError
 from fedjob_client.recorder import SILENT, Recorder
 from fedjob_client.settings import (
     Settings,
@@ -138,8 +138,8 @@ def _run(settings: Settings) -> NoReturn:
         click.echo(f"fedjob-client: {error}", err=True)
         exit_now(EXIT_USAGE)
     except ClientError as error:
-        if error.__cause__ is not None:
-            _log.info("where it comes from:", exc_info=error.__cause__)
+        if isinstance(error, TrainerError) and error.__cause__ is not None:
+            _log.info("where it comes from:", exc_info=error.__cause__)  # the user's own code; other errors say it all
         _die(error, EXIT_FATAL)
     has_served = serve(settings, loaded, listening, recorder)
     # A training may still be running: its thread is a daemon, and nobody waits for it.

@@ -16,7 +16,7 @@ from fedjob_client.problems import first_problem, has_token
 from fedjob_client.routes_v1 import backend_of, service_of
 from fedjob_client.service import Loaded, Service
 from fedjob_client.simple import Line, SimpleTrainAnswer, SimpleTrainRequest, predict_simple, train_simple
-from fedjob_client.trainer import Array, last_line
+from fedjob_client.trainer import Array, one_line
 from fedjob_protocol import __version__, routes
 from fedjob_protocol.errors import Refusal, Word
 
@@ -180,7 +180,7 @@ async def _predict_for_job(service: Service, loaded: Loaded, order: PredictReque
     except ClientError as error:
         raise Refusal(Word.BAD_REQUEST, str(error)) from error
     except Exception as error:
-        raise Refusal(Word.BAD_REQUEST, f"the model cannot predict these inputs: {last_line(error)}") from error
+        raise Refusal(Word.BAD_REQUEST, f"the model cannot predict these inputs: {one_line(error)}") from error
     return _answer(*_as_classes(outputs), round_number=model.round, labels=labels)
 
 

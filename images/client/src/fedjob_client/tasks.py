@@ -10,7 +10,7 @@ from typing import Final, assert_never
 from fedjob_client.machine import Machine, step, task_of
 from fedjob_client.model_cache import LoadedModel, ModelCache
 from fedjob_client.recorder import SILENT, Recorder
-from fedjob_client.trainer import Trainer, last_line
+from fedjob_client.trainer import Trainer, one_line
 from fedjob_client.training import Failure, Progress, config_digest, guarded, initial, train
 from fedjob_client.transfer import Parcel, Transfer, TransferError
 from fedjob_client.work import (
@@ -195,7 +195,7 @@ class Tasks:
             )
         except Exception as error:  # noqa: BLE001 - a bug of ours: the round has to go on
             _log.exception("%s failed", type(command).__name__)
-            message = f"the client failed: {last_line(error)}"
+            message = f"the client failed: {one_line(error)}"
             if isinstance(command, Train):
                 return TrainingFailed(op=command.op, reason=Reason.CRASHED, message=message)
             return TransferFailed(op=command.op, now=_now(), retryable=False, message=message)

@@ -33,7 +33,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy.typing as npt
 
@@ -57,6 +57,8 @@ __all__ = [
     "make_trainer",
 ]
 
+MESSAGE_END: Final = 450
+"""Of the message of an exception that is told in one line, so much of its beginning and of its end is kept."""
 Array: TypeAlias = npt.NDArray[Any]
 Params: TypeAlias = dict[str, Array]
 """A model: arrays by name, float32 or float64."""
@@ -219,7 +221,7 @@ def load_trainer(reference: str, path: str | None = None) -> TrainerFactory:
             f"trainer {reference}: there is no module {error.name} (looked in {where}); install it or correct the name"
         ) from error
     except Exception as error:
-        raise TrainerError(f"trainer {reference}: importing {module_name} failed: {last_line(error)}") from error
+        raise TrainerError(f"trainer {reference}: importing {module_name} failed: {one_line(error)}") from error
     target: Any = module
     for part in attribute.split("."):
         target = getattr(target, part, None)
@@ -241,18 +243,19 @@ def make_trainer(factory: TrainerFactory, context: ClientContext) -> Trainer:
     except ClientError:
         raise
     except Exception as error:
-        raise TrainerError(f"trainer {name}: its constructor failed: {last_line(error)}") from error
+        raise TrainerError(f"trainer {name}: its constructor failed: {one_line(error)}") from error
     missing = [method for method in ("init", "train") if not callable(getattr(trainer, method, None))]
     if missing:
         raise TrainerError(f"trainer {name} has no method {' and no method '.join(missing)}")
     return cast("Trainer", trainer)
 
 
-def last_line(error: BaseException) -> str:
-    """An exception in one line, as the last line of its traceback has it."""
-    text = str(error).strip()
-    lines = text.splitlines()
-    return f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
+def one_line(error: BaseException) -> str:
+    """An exception in one line: its type and message, the middle of a long one left out."""
+    words = " ".join(str(error).split())
+    if len(words) > 2 * MESSAGE_END + 5:
+        words = f"{words[:MESSAGE_END]} ... {words[-MESSAGE_END:]}"
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _takes_an_argument(factory: TrainerFactory) -> bool:

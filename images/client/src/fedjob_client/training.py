@@ -14,7 +14,7 @@ import numpy as np
 from fedjob_client.errors import ArchitectureError, Cancelled, ClientError, GpuFailedError, TrainerError
 from fedjob_client.model_cache import LoadedModel
 from fedjob_client.personal import Personal
-from fedjob_client.trainer import EvalConfig, Metrics, OptimizerSettings, Params, TrainConfig, Trainer, last_line
+from fedjob_client.trainer import EvalConfig, Metrics, OptimizerSettings, Params, TrainConfig, Trainer, one_line
 from fedjob_client.transfer import Parcel
 from fedjob_client.updates import body_of, check_examples, checked_params, delta_of, finite_metrics
 from fedjob_protocol.errors import Refusal
@@ -213,7 +213,7 @@ def explain(error: Exception, what: str) -> Failure:
         _log.error("%s: %s", what, error)
         return Failure(reason=error.reason, message=str(error))
     _log.error("%s failed", what, exc_info=error)
-    return Failure(reason=Reason.TRAINER_ERROR, message=last_line(error))
+    return Failure(reason=Reason.TRAINER_ERROR, message=one_line(error))
 
 
 def guarded(function: Callable[[], Result], what: str) -> Callable[[], Result | Failure]:
@@ -229,7 +229,7 @@ def guarded(function: Callable[[], Result], what: str) -> Callable[[], Result | 
             exit_now(EXIT_FATAL)
         except Cancelled as error:
             _log.info("%s: %s", what, error)
-            return Failure(reason=Reason.TRAINER_ERROR, message=last_line(error))
+            return Failure(reason=Reason.TRAINER_ERROR, message=one_line(error))
         except Exception as error:  # noqa: BLE001 - trainers raise what they like
             return explain(error, what)
         except SystemExit as error:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from fedjob_client.errors import GpuFailedError, GpuOutOfMemoryError, GpuUnavailableError
-from fedjob_client.trainer import last_line
+from fedjob_client.trainer import one_line
 
 OUT_OF_MEMORY: Final = 2
 UNKNOWN: Final = 999
@@ -101,7 +101,7 @@ def named(doing: str) -> Iterator[None]:
         if code is not None and code in UNAVAILABLE:
             raise GpuUnavailableError(f"{doing}: {UNAVAILABLE[code]} (CUDA error {code})") from error
         if code is not None:
-            meaning = FAILED.get(code, last_line(error))
+            meaning = FAILED.get(code, one_line(error))
             raise GpuFailedError(
                 f"{doing}: {meaning} (CUDA error {code}); the client has to be started anew"
             ) from error
