@@ -226,6 +226,7 @@ def test_an_interrupted_job_leaves_no_process_and_goes_on_as_it_says(
         check=False,
     )
     assert again.returncode == 0, again.stdout + again.stderr
+    assert "note:" not in again.stdout, "of fields that the manifest does not have"
     assert Folder(folder).digests() == undisturbed["all-of-four"]
 
 

@@ -70,7 +70,7 @@ def run(options: Options) -> int:
         except OSError as error:
             say(f"fedjob: {folder.job_file} cannot be written: {error.strerror or error}", stream=sys.stderr)
             return EXIT_FAILED
-        for note in local_notes(job):
+        for note in local_notes(wanted):
             say(f"note: {note.path}: {note.message}", stream=people)
         say(f"{job.metadata.name}: {folder.path}", stream=people)
         return _execute(options, folder, people_is_json=options.as_json)

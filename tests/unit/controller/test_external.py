@@ -114,6 +114,18 @@ def test_late_joiners_are_told_that_they_are_refused_once():
     assert of_type(decided(begun, known, now=at(12)), ConfigureClient) == []
 
 
+def test_who_finds_all_places_taken_is_told_so_though_late_joiners_are_accepted():
+    there = seen().aggregator().ready(0).outside(1, 2)
+    begun = settled(JOB.accepted(), there, now=at(10))[0]
+    assert begun.status.start_time is not None
+    known = there.registered(1, 2, 9).answering(9)
+    turned = only(decided(begun, known, now=at(12)), TurnAway)
+    assert (turned.boot_id, turned.notice.reason) == ("client-boot-9", Reason.LATE_JOINER)
+    assert (
+        turned.notice.message == f"{begun.metadata.name} has begun without it, and has no place for it: all 3 are taken"
+    )
+
+
 def test_one_of_a_group_for_gpus_that_has_none_is_not_ready():
     groups = [GROUPS[0], {**GROUPS[1], "device": "GPU"}]
     decision = decided(

@@ -132,20 +132,21 @@ def _told(view: PodView) -> ConfigureClient:
 
 def _turned_away(job: FederatedJob, seen: Observed) -> list[Action]:
     """Tell those who came too late, or for whom there is no place in this job."""
-    if job.spec.late_joiners is not LateJoiners.REFUSE or job.status.start_time is None:
+    if job.status.start_time is None:
         return []
+    refuses = job.spec.late_joiners is LateJoiners.REFUSE
     late, places = frozenset(job.status.clients.late_indices), sum(entry.count for entry in job.status.layout)
     actions: list[Action] = []
     for index, client in sorted((seen.registered or {}).items()):
         view = _view(client)
-        if view.phase is not PodPhase.READY or (index not in late and index < places):
-            continue
-        if view.incarnation in seen.turned_away:
+        is_meant = index >= places or (refuses and index in late)
+        if not is_meant or view.phase is not PodPhase.READY or view.incarnation in seen.turned_away:
             continue
         if not _is_itself(view, seen):
             actions.append(_ask(view))
             continue
-        message = f"{job.metadata.name} has begun without it, and refuses late joiners"
+        why = "refuses late joiners" if refuses else f"has no place for it: all {places} are taken"
+        message = f"{job.metadata.name} has begun without it, and {why}"
         notice = TurnedAway(job_uid=job.metadata.uid, reason=Reason.LATE_JOINER, message=message)
         actions.append(TurnAway(url=view.url or "", incarnation=view.incarnation, boot_id=view.boot_id, notice=notice))
     return actions
