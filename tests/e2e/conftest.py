@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.gpus import NAMESPACE, Gpus, load_plugin
 from tests.e2e.installation import OPERATOR_NAMESPACE, OPERATOR_SELECTOR, Installation, images
 from tests.support.kubectl import RESOURCE, CommandError, Kubectl, command
 from tests.support.repository import ROOT
@@ -88,6 +89,17 @@ def kubectl(installation: Installation, request: pytest.FixtureRequest) -> Itera
     if report is not None and report.failed:
         diagnose(tool, installation.namespace)
     tool("delete", "namespace", tool.namespace, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def plugin(cluster: str) -> Iterator[Gpus]:
+    """A device plugin."""
+    load_plugin(cluster)
+    gpus = Gpus(Kubectl(NAMESPACE))
+    gpus.start()
+    yield gpus
+    gpus.stop()
+    gpus.kubectl("delete", "namespace", NAMESPACE)
 
 
 def make_namespace(tool: Kubectl) -> None:

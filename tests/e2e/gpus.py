@@ -16,7 +16,8 @@ NAMESPACE: Final = "fake-gpus"
 NAME: Final = "fake-gpus"
 IMAGE: Final = "fedjob/fake-gpus:e2e"
 FOLDER: Final = ROOT / "tests" / "support" / "device_plugin"
-KUBELET_FOLDER: Final = "/var/lib/kubelet/device-plugins"
+FOLDER_OF_KUBELET: Final = "/var/lib/kubelet"
+PLUGIN_FOLDER: Final = f"{FOLDER_OF_KUBELET}/device-plugins"
 SECONDS: Final = 90.0
 
 
@@ -83,7 +84,7 @@ def _daemon_set() -> dict[str, object]:
         "image": IMAGE,
         "imagePullPolicy": "IfNotPresent",
         "args": ["run", "--count", "0"],
-        "volumeMounts": [{"name": "sockets", "mountPath": KUBELET_FOLDER}],
+        "volumeMounts": [{"name": "sockets", "mountPath": PLUGIN_FOLDER}],
     }
     pod = {
         "metadata": {"labels": {"app": NAME}},
@@ -91,7 +92,7 @@ def _daemon_set() -> dict[str, object]:
             "terminationGracePeriodSeconds": 5,
             "nodeSelector": {NODE_LABEL: "true"},
             "containers": [container],
-            "volumes": [{"name": "sockets", "hostPath": {"path": KUBELET_FOLDER, "type": "Directory"}}],
+            "volumes": [{"name": "sockets", "hostPath": {"path": PLUGIN_FOLDER, "type": "Directory"}}],
         },
     }
     return {

@@ -2,12 +2,16 @@
 
 from typing import Any
 
-from tests.support.kubectl import RESOURCE, Kubectl
+from tests.support.kubectl import RESOURCE, Document, Kubectl
 
 JOB_SECONDS = 180.0
 """Deadline of a small job, generous: the machine may be busy."""
 REASON_SECONDS = 60.0
 """How soon a job must say why it waits."""
+
+
+LONG_TRAINING = {"epochs": 60, "batchSize": 16, "learningRate": 0.05}
+"""A training of about a second."""
 
 
 def digits(name: str, *, rounds: int = 4, clients: int = 3, group: dict[str, Any] | None = None, **spec: Any) -> Any:
@@ -52,3 +56,14 @@ def mend(kubectl: Kubectl, name: str, group: dict) -> None:
     groups = kubectl.job(name)["spec"]["clientGroups"]
     groups[0].update(group)
     kubectl.patch(RESOURCE, name, {"spec": {"suspend": False, "clientGroups": groups}})
+
+
+def running(kubectl: Kubectl, selector: str) -> list[str]:
+    """Names of the pods whose container runs."""
+    pods = kubectl.list("pods", selector)
+    return sorted(pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Running")
+
+
+def is_ending(pod: Document) -> bool:
+    """Whether somebody asked a pod to end."""
+    return "deletionTimestamp" in pod["metadata"]

@@ -7,24 +7,21 @@ from contextlib import contextmanager
 import pytest
 
 from tests.e2e.conftest import make_namespace
-from tests.e2e.gpus import GPU, NAMESPACE, Gpus, all_names, devices_of, load_plugin
+from tests.e2e.gpus import GPU, Gpus, all_names, devices_of
 from tests.e2e.installation import Installation
-from tests.e2e.jobs import JOB_SECONDS, REASON_SECONDS, client_selector, digits, is_complete, job_selector, mend
-from tests.support.kubectl import RESOURCE, Document, Kubectl, committed, condition, wait_until
-
-LONG = {"epochs": 60, "batchSize": 16, "learningRate": 0.05}
-"""A training of about a second."""
-
-
-@pytest.fixture(scope="module")
-def plugin(cluster: str) -> Iterator[Gpus]:
-    """A device plugin."""
-    load_plugin(cluster)
-    gpus = Gpus(Kubectl(NAMESPACE))
-    gpus.start()
-    yield gpus
-    gpus.stop()
-    gpus.kubectl("delete", "namespace", NAMESPACE)
+from tests.e2e.jobs import (
+    JOB_SECONDS,
+    LONG_TRAINING,
+    REASON_SECONDS,
+    client_selector,
+    digits,
+    is_complete,
+    is_ending,
+    job_selector,
+    mend,
+    running,
+)
+from tests.support.kubectl import RESOURCE, Kubectl, committed, condition, wait_until
 
 
 @pytest.fixture
@@ -35,14 +32,8 @@ def gpus(plugin: Gpus) -> Gpus:
     return plugin
 
 
-def running(kubectl: Kubectl, selector: str) -> list[str]:
-    """Names of the pods whose container runs."""
-    pods = kubectl.list("pods", selector)
-    return sorted(pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Running")
-
-
 def test_clients_get_gpus_of_their_own_and_nobody_else_sees_one(kubectl, gpus):
-    kubectl.apply(digits("job", clients=2, rounds=30, group={"gpus": 1}, training=LONG))
+    kubectl.apply(digits("job", clients=2, rounds=30, group={"gpus": 1}, training=LONG_TRAINING))
     status = kubectl.wait_for_job("job", lambda status: committed(status) >= 1, "round 1", JOB_SECONDS)
     assert status["gpus"] == {"requested": 2, "held": 2, "waiting": 0}
     clients = running(kubectl, client_selector("job"))
@@ -74,7 +65,7 @@ def test_a_job_that_waits_for_gpus_says_so_and_starts_when_they_are_free(kubectl
 
 def test_a_gpu_that_becomes_unhealthy_is_not_given_to_the_next_pod_and_rounds_go_on_without_it(kubectl, gpus):
     quorum = {"minClients": 1, "joinWaitSeconds": 1, "roundPolicy": {"minReports": 1, "deadlineSeconds": 5}}
-    kubectl.apply(digits("job", clients=2, rounds=300, group={"gpus": 1}, training=LONG, **quorum))
+    kubectl.apply(digits("job", clients=2, rounds=300, group={"gpus": 1}, training=LONG_TRAINING, **quorum))
     kubectl.wait_for_job("job", lambda status: committed(status) >= 1, "round 1", JOB_SECONDS)
     first, second = running(kubectl, client_selector("job"))
     lost = devices_of(kubectl, first)
@@ -94,7 +85,7 @@ def test_a_gpu_that_becomes_unhealthy_is_not_given_to_the_next_pod_and_rounds_go
 
 
 def test_a_plugin_that_goes_away_stops_nothing_that_runs(kubectl, gpus):
-    kubectl.apply(digits("job", clients=2, rounds=6, group={"gpus": 1}, training=LONG))
+    kubectl.apply(digits("job", clients=2, rounds=6, group={"gpus": 1}, training=LONG_TRAINING))
     kubectl.wait_for_job("job", lambda status: committed(status) >= 1, "round 1", JOB_SECONDS)
     gpus.stop()
     kubectl.wait_for_job("job", is_complete, "Complete", JOB_SECONDS)
@@ -129,11 +120,6 @@ def test_more_gpus_than_a_node_has_are_named_and_mended(kubectl, gpus):
     wait_until(lambda: not running(kubectl, client_selector("greedy")), "the return of the GPUs", 30)
 
 
-def is_ending(pod: Document) -> bool:
-    """Whether somebody asked a pod to end."""
-    return "deletionTimestamp" in pod["metadata"]
-
-
 @contextmanager
 def watched(kubectl: Kubectl, name: str) -> Iterator[list[tuple[int, int]]]:
     """How many client pods a job asks for, and how many GPUs its status says they hold, again and again."""
@@ -154,7 +140,12 @@ def watched(kubectl: Kubectl, name: str) -> Iterator[list[tuple[int, int]]]:
         looking.join()
 
 
-TURNS = {"rounds": 4, "clients": 8, "roundPolicy": {"clientsPerRound": 4, "deadlineSeconds": 300}, "training": LONG}
+TURNS = {
+    "rounds": 4,
+    "clients": 8,
+    "roundPolicy": {"clientsPerRound": 4, "deadlineSeconds": 300},
+    "training": LONG_TRAINING,
+}
 """Four of eight clients in each round."""
 
 
@@ -214,7 +205,9 @@ def test_a_pod_that_the_kubelet_refuses_for_its_gpu_is_replaced(kubectl, gpus):
 def test_a_client_that_was_given_a_gpu_it_cannot_use_says_so(kubectl, gpus):
     for name, device in (("auto", "Auto"), ("gpu", "GPU")):
         group = {"gpus": 1, "device": device}
-        kubectl.apply(digits(name, clients=1, rounds=30, group=group, model={"name": "softmax"}, training=LONG))
+        kubectl.apply(
+            digits(name, clients=1, rounds=30, group=group, model={"name": "softmax"}, training=LONG_TRAINING)
+        )
 
     def on_the_cpu(status: dict) -> bool:
         told = condition(status, "ClientsReady")

@@ -36,10 +36,10 @@ USER: Final = 10001
 DATA_FOLDER: Final = "/data"
 """Where the aggregator's volume is mounted."""
 INIT_FOLDER: Final = "/init"
+"""Where the volume with the initial model is mounted."""
 STATE_FOLDER: Final = "/home/fedjob/state"
 """For layers that stay at a client. Its volume lives as long as the pod; for longer a template names another folder in
 ``FEDJOB_STATE_DIR``, on a volume of ``volumeClaimTemplates``."""
-"""Where the volume with the initial model is mounted."""
 TERMINATION_LOG: Final = "/dev/termination-log"
 GRACE_SECONDS: Final = 5
 """Between SIGTERM and SIGKILL; whatever counts is durable before."""

@@ -1,8 +1,8 @@
-"""The messages of the kubelet's device-plugin protocol that are needed, by their numbers on the wire.
+"""The messages of the kubelet's protocols for devices that are needed, by their numbers on the wire.
 
-Facts from the Kubernetes documentation, "Device Plugins", and its protocol v1beta1: the service
-``v1beta1.Registration`` at the kubelet's socket and ``v1beta1.DevicePlugin`` at the plugin's own. A map is on the wire
-a list of entries of key and value.
+Facts from the Kubernetes documentation, "Device Plugins" and "Dynamic Resource Allocation", and from the protocols
+v1beta1 of device plugins (the service ``v1beta1.Registration`` at the kubelet's socket and ``v1beta1.DevicePlugin`` at
+the plugin's own), ``pluginregistration`` and v1 of claims. A map is on the wire a list of entries of key and value.
 """
 
 from typing import Any, Final
@@ -14,6 +14,9 @@ FOLDER: Final = "/var/lib/kubelet/device-plugins"
 """Where the kubelet and its plugins have their sockets."""
 REGISTRATION: Final = f"/{VERSION}.Registration/Register"
 PLUGIN: Final = f"{VERSION}.DevicePlugin"
+PLUGINS: Final = "pluginregistration.Registration"
+CLAIMS: Final = "k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin"
+CLAIMS_VERSION: Final = "v1.DRAPlugin"
 HEALTHY: Final = "Healthy"
 UNHEALTHY: Final = "Unhealthy"
 
@@ -34,6 +37,27 @@ _FIELDS: Final[dict[str, tuple[tuple[str, str, bool], ...]]] = {
     "Entry": (("key", "string", False), ("value", "string", False)),
     "ContainerAllocateResponse": (("envs", "Entry", True),),
     "AllocateResponse": (("container_responses", "ContainerAllocateResponse", True),),
+    "PluginInfo": (
+        ("type", "string", False),
+        ("name", "string", False),
+        ("endpoint", "string", False),
+        ("supported_versions", "string", True),
+    ),
+    "RegistrationStatus": (("plugin_registered", "bool", False), ("error", "string", False)),
+    "Claim": (("namespace", "string", False), ("uid", "string", False), ("name", "string", False)),
+    "ClaimsRequest": (("claims", "Claim", True),),
+    "PreparedDevice": (
+        ("request_names", "string", True),
+        ("pool_name", "string", False),
+        ("device_name", "string", False),
+        ("cdi_device_ids", "string", True),
+    ),
+    "Prepared": (("devices", "PreparedDevice", True), ("error", "string", False)),
+    "PreparedEntry": (("key", "string", False), ("value", "Prepared", False)),
+    "PrepareResponse": (("claims", "PreparedEntry", True),),
+    "Unprepared": (("error", "string", False),),
+    "UnpreparedEntry": (("key", "string", False), ("value", "Unprepared", False)),
+    "UnprepareResponse": (("claims", "UnpreparedEntry", True),),
 }
 """Messages: name, type and whether it is a list of each field, in the order of their numbers."""
 _TYPES: Final = {
@@ -66,3 +90,8 @@ Device: Final = _MESSAGES["Device"]
 ListAndWatchResponse: Final = _MESSAGES["ListAndWatchResponse"]
 AllocateRequest: Final = _MESSAGES["AllocateRequest"]
 AllocateResponse: Final = _MESSAGES["AllocateResponse"]
+PluginInfo: Final = _MESSAGES["PluginInfo"]
+RegistrationStatus: Final = _MESSAGES["RegistrationStatus"]
+ClaimsRequest: Final = _MESSAGES["ClaimsRequest"]
+PrepareResponse: Final = _MESSAGES["PrepareResponse"]
+UnprepareResponse: Final = _MESSAGES["UnprepareResponse"]
