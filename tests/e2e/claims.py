@@ -47,6 +47,18 @@ class ClaimedGpus:
         self.kubectl("delete", "daemonset", NAME, "--ignore-not-found", "--cascade=foreground")
 
 
+def prepared_for(kubectl: Kubectl, pod: str) -> list[str]:
+    """Names of the devices that a pod's claims were given, and that the driver prepared for them."""
+    log = Kubectl(NAMESPACE, kubectl.kubeconfig)("logs", f"daemonset/{NAME}")
+    return [
+        result["device"]
+        for claim in kubectl.list("resourceclaims")
+        if any(user["name"] == pod for user in claim.get("status", {}).get("reservedFor", ()))
+        for result in claim["status"]["allocation"]["devices"]["results"]
+        if f"prepared {result['device']} for {claim['metadata']['name']}" in log
+    ]
+
+
 def claim_template() -> dict[str, Any]:
     """What a pod names to get one device of its own."""
     requests = [{"name": "gpu", "exactly": {"deviceClassName": CLASS}}]
@@ -81,12 +93,11 @@ def _account() -> list[dict[str, Any]]:
 
 def _daemon_set() -> dict[str, Any]:
     folders = {"plugins": f"{FOLDER_OF_KUBELET}/plugins", "registry": f"{FOLDER_OF_KUBELET}/plugins_registry"}
-    folders["cdi"] = "/var/run/cdi"
     container = {
         "name": "driver",
         "image": IMAGE,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["claims", "--count", "4"],
+        "args": ["claims"],
         "volumeMounts": [{"name": name, "mountPath": path} for name, path in folders.items()],
     }
     pod = {

@@ -2,7 +2,7 @@
 
 python -m fake_gpus run --count 2                     advertises two GPUs
 python -m fake_gpus set --count 3 --unhealthy gpu-0   changes what there is
-python -m fake_gpus claims --count 1                  prepares a device for whoever claims one
+python -m fake_gpus claims                            prepares the device that a claim was given
 """
 
 import argparse
@@ -17,7 +17,7 @@ def main() -> None:
     """Read the command line and do it."""
     parser = argparse.ArgumentParser(prog="fake_gpus")
     parser.add_argument("what", choices=["run", "set", "claims"])
-    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--unhealthy", nargs="*", default=[])
     parser.add_argument("--refuses", action="store_true")
     parser.add_argument("--resource", default="nvidia.com/gpu")
@@ -27,7 +27,7 @@ def main() -> None:
     if options.what == "claims":
         from fake_gpus.claims import Claims  # noqa: PLC0415 - the other commands need no claims
 
-        claims = Claims(options.count)
+        claims = Claims()
         signal.signal(signal.SIGTERM, lambda *_: claims.stop())
         claims.run()
         return

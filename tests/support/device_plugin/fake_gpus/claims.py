@@ -1,8 +1,7 @@
 """A driver of dynamic resource allocation: prepares the devices that the scheduler chose for a claim.
 
 What there is to be claimed tests write as a ``ResourceSlice``. Which device a claim got the driver reads from the API
-server, and hands it to the container runtime by the container device interface (CDI): as with the device plugin, the
-container sees it in ``NVIDIA_VISIBLE_DEVICES``.
+server. It tells the container runtime nothing: a device that is not there changes no container.
 """
 
 import json
@@ -17,22 +16,15 @@ import grpc
 from fake_gpus import wire
 
 DRIVER: Final = "gpu.fedjob.dev"
-CDI_KIND: Final = "fedjob.dev/gpu"
-CDI_FOLDER: Final = Path("/var/run/cdi")
 KUBELET: Final = Path("/var/lib/kubelet")
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CALL_SECONDS: Final = 5.0
 
 
 class Claims:
-    """Serves the kubelet until `stop`.
+    """Serves the kubelet until `stop`."""
 
-    Args:
-        count: How many devices there are, ``claimed-0`` and further.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self) -> None:
         self._stop = threading.Event()
 
     def run(self) -> None:
@@ -40,7 +32,6 @@ class Claims:
         registry = KUBELET / "plugins_registry" / f"{DRIVER}.sock"
         own = KUBELET / "plugins" / DRIVER / "dra.sock"
         own.parent.mkdir(parents=True, exist_ok=True)
-        _describe(self._count)
         server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[_registration(own), _preparation()])
         for socket in (own, registry):
             socket.unlink(missing_ok=True)
@@ -52,17 +43,6 @@ class Claims:
     def stop(self) -> None:
         """End `run`."""
         self._stop.set()
-
-
-def _describe(count: int) -> None:
-    """Say what the container runtime does for a container that gets a device."""
-    devices = [
-        {"name": name, "containerEdits": {"env": [f"NVIDIA_VISIBLE_DEVICES={name}"]}}
-        for name in (f"claimed-{number}" for number in range(count))
-    ]
-    document = {"cdiVersion": "0.6.0", "kind": CDI_KIND, "devices": devices}
-    CDI_FOLDER.mkdir(parents=True, exist_ok=True)
-    (CDI_FOLDER / f"{DRIVER}.json").write_text(json.dumps(document), encoding="utf-8")
 
 
 def _registration(own: Path) -> Any:
@@ -100,11 +80,9 @@ def _prepare(request: Any, _: Any) -> Any:
         prepared = answer.claims.add(key=claim.uid).value
         try:
             for result in _allocated(claim.namespace, claim.name):
-                name = result["device"]
-                prepared.devices.add(
-                    request_names=[result["request"]], pool_name=result["pool"], device_name=name,
-                    cdi_device_ids=[f"{CDI_KIND}={name}"],
-                )  # fmt: skip
+                pool, name = result["pool"], result["device"]
+                prepared.devices.add(request_names=[result["request"]], pool_name=pool, device_name=name)
+                print(f"prepared {name} for {claim.name}", flush=True)
         except (OSError, ValueError, KeyError) as error:
             prepared.error = f"claim {claim.name}: {error}"
     return answer
