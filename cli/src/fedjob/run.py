@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from fedjob.checks import problems_here, problems_on_cluster
+from fedjob.checks import missing_paths, problems_here, problems_on_cluster
 from fedjob.engine import Interrupted, Run, execute, utc_now
 from fedjob.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from fedjob.folder import FolderError, RunFolder, choose
@@ -22,7 +22,6 @@ from fedjob_operator.api.immutable import immutable_changes
 from fedjob_operator.api.local import local_notes
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase, dump
-from fedjob_protocol.builtin import DATA_WITH_PATH
 from fedjob_protocol.layout import ROUND_LOG_NAME
 
 MANIFEST_FOLDER_ANNOTATION = "fedjob.dev/manifest-folder"
@@ -102,7 +101,7 @@ def _load(file: Path, overrides: tuple[str, ...]) -> FederatedJob:
     """
     job = load_manifest(file, overrides)
     problems = problems_here(job)
-    problems += _missing_paths(job, file.resolve().parent)
+    problems += missing_paths(job, file.resolve().parent)
     if problems:
         raise ManifestError(tuple(problems))
     return job
@@ -118,27 +117,6 @@ def _check_listens(job: FederatedJob, options: Options) -> None:
         if group.external is not None and options.listen is None:
             message = "its clients register at the aggregator: say where that is with --listen 127.0.0.1:9000"
             raise ManifestError((Problem(f"spec.clientGroups[{index}].external", message),))
-
-
-def _missing_paths(job: FederatedJob, folder: Path) -> list[Problem]:
-    """Data and models that are to be read from a path that does not exist."""
-    spec = job.spec
-    paths = [("spec.data.path", spec.data.path if spec.data else None)]
-    paths += [
-        (f"spec.clientGroups[{index}].data.path", group.data.path if group.data else None)
-        for index, group in enumerate(spec.client_groups)
-    ]
-    paths.append(("spec.evaluation.data.path", spec.evaluation.data.path if spec.evaluation.data else None))
-    init_from = spec.model.init_from
-    paths.append(("spec.model.initFrom.file", init_from.file if init_from else None))
-    problems = [
-        Problem(where, f"there is no {folder / path}")
-        for where, path in paths
-        if path is not None and not (folder / path).exists()
-    ]
-    if spec.data and spec.data.path is None and spec.data.name in DATA_WITH_PATH:
-        problems.append(Problem("spec.data.path", f"{spec.data.name} is read from a path; name its file or folder"))
-    return problems
 
 
 def _created(wanted: FederatedJob, folder: RunFolder, file: Path) -> FederatedJob:

@@ -198,3 +198,15 @@ def test_an_image_of_ones_own_may_know_other_models():
         platform=CLUSTER,
     )
     assert job.status.phase is Phase.STARTING
+
+
+def test_wrong_parameters_of_a_model_are_named_before_a_pod_is_made_unless_the_image_may_know_them():
+    wrong = {"name": "mlp", "parameters": {"hiddenSize": [8]}}
+    job, decision = settled(edited(a_job().build(), model=wrong), FINE, platform=CLUSTER)
+    assert job.status.reason == Reason.INVALID_SPEC
+    assert 'spec.model.parameters.hiddenSize: unknown field; did you mean "hiddenSizes"?' in job.status.message
+    assert of_type(decision, CreatePod) == []
+    groups = [{"name": "clients", "replicas": 3, "image": "mine:1"}]
+    mine = edited(a_job().build(), model=wrong, clientGroups=groups)
+    own, _ = settled(mine, seen().checked(generation=2), platform=CLUSTER)
+    assert own.status.phase is Phase.STARTING

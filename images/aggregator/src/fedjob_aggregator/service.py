@@ -46,14 +46,7 @@ from fedjob_aggregator.uploads import Incoming, RequestBody, UploadDesk, UploadR
 from fedjob_aggregator.views import restored
 from fedjob_aggregator.writer import Writer
 from fedjob_protocol.errors import Refusal, Word
-from fedjob_protocol.messages import (
-    Evaluation,
-    FailureReport,
-    RefusedUpdate,
-    RoundRecord,
-    RoundSpec,
-    RoundView,
-)
+from fedjob_protocol.messages import Evaluation, FailureReport, RefusedUpdate, RoundRecord, RoundSpec, RoundView
 from fedjob_protocol.round import GIVEN_UP
 
 MAX_DETAIL_CHARACTERS: Final = 1024
