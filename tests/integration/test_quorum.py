@@ -55,7 +55,9 @@ def a_job(folder: Path, *, clients: int = 3, group: dict | None = None, **spec: 
 
 def call(run: LiveRun, method: str, path: str) -> dict:
     """Call the aggregator as the person whose folder it is."""
-    access = json.loads((run.folder.path / "run" / "aggregator.json").read_bytes())
+    known = run.folder.path / "run" / "aggregator.json"
+    run.wait_until(known.exists, "the aggregator")  # a client that cannot start may be lost before
+    access = json.loads(known.read_bytes())
     request = urllib.request.Request(access["url"] + path, method=method, headers={"Fedjob-Token": access["token"]})
     with urllib.request.urlopen(request, timeout=30) as answer:
         return dict(json.load(answer))

@@ -56,6 +56,8 @@ class ReplicaView(Answer):
     """The term that it was told this in; 0: it was not told."""
     newest: Commit | None
     """What it holds."""
+    closed: int = -1
+    """The last round whose complete record, with metrics, is in its log; -1 if there is none."""
     standbys: list[StandbyView] = Field(default_factory=list)
     """Of the leader: the others."""
 

@@ -327,6 +327,7 @@ class SimulatedReplica(SimulatedAggregator):
             leader=leadership.leader if leadership else None,
             term=leadership.term if leadership else 0,
             newest=self._disk.newest,
+            closed=self._disk.closed - 1,
             standbys=standbys(self._standing, self._simulation.seconds),
         )
         update: dict[str, Any] = {"replica": replica}

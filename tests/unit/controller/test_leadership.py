@@ -60,9 +60,11 @@ def commit(number, *, term=1, digest=None, parent=None):
     return Commit(round=number, digest=digest or chain_digest(number), parent=parent or before, term=term)
 
 
-def holding(newest, *, index=0, boot=None, term=TERM, told=TERM, leader=None, role=ReplicaRole.STANDBY, view=None):
+def holding(
+    newest, *, index=0, boot=None, term=TERM, told=TERM, leader=None, role=ReplicaRole.STANDBY, view=None, closed=-1
+):
     """What an aggregator says: what it holds, which term it has seen, and who leads as far as it knows."""
-    replica = ReplicaView(name=f"aggregator-{index}", role=role, leader=leader, term=told, newest=newest)
+    replica = ReplicaView(name=f"aggregator-{index}", role=role, leader=leader, term=told, newest=newest, closed=closed)
     info = None
     if newest is not None:
         info = CheckpointInfo(round=newest.round, digest=newest.digest, parent=newest.parent, bytes=1000)
@@ -141,6 +143,27 @@ def test_the_most_advanced_of_those_that_are_bound_is_chosen_and_then_told_to_le
     }
     assert [item.committed.round for item in told] == [1, 1, 1]
     assert of_type(decision, OpenRound) == [], "before the leader knows that it leads"
+
+
+@pytest.mark.parametrize("stamp", [1, 2], ids=["the same stamp", "an earlier stamp of the same model"])
+def test_of_those_that_hold_the_same_model_one_with_its_complete_record_is_chosen(stamp):
+    """Else the round's metrics, which the status has already, would be missing from the round log."""
+    said = (
+        holding(commit(1, term=2), index=0, closed=0),
+        holding(commit(1, term=stamp), index=1, closed=1),
+        holding(commit(1, term=2, digest=chain_digest(9)), index=2, closed=1),
+    )
+    job, _ = settled(electing(), world(*said))
+    assert job.status.aggregator.leader == "job-aggregator-1-0"
+
+
+def test_a_complete_record_of_a_model_that_another_replaced_counts_for_nothing():
+    said = (
+        holding(commit(2, term=1, digest=chain_digest(9)), index=0, closed=2),
+        holding(commit(2, term=2), index=1, closed=1),
+    )
+    job, _ = settled(running_round(electing()), world(*said))
+    assert job.status.aggregator.leader == "job-aggregator-1-0"
 
 
 def running_round(job, number=2):

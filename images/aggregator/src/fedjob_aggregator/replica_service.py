@@ -332,6 +332,7 @@ class ReplicaService(Service):
             leader=None if leadership is None else leadership.leader,
             term=0 if leadership is None else leadership.term,
             newest=self._replica.newest,
+            closed=self.store.log.last_round,
             standbys=standbys(self._standing, time.monotonic()),
         )
 

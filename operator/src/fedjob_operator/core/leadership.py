@@ -62,6 +62,12 @@ class _Replica:
         newest = self.newest
         return (-1, 0, -self.pod.index) if newest is None else (newest.round, newest.term, -self.pod.index)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has the complete record, with metrics, of what it holds."""
+        replica = self.state.replica
+        return replica is not None and replica.newest is not None and replica.closed >= replica.newest.round
+
 
 def replica_name(index: int) -> str:
     """How the aggregators of a job call each other: by their place, whatever pod is in it."""
@@ -170,7 +176,7 @@ def _elect(scene: Scene, known: AggregatorStatus, replicas: list[_Replica]) -> S
     bound = [replica for replica in replicas if _is_bound(replica.state, status)]
     fit = [replica for replica in bound if _holds_what_is_committed(replica, status)]
     if len(bound) >= needed_replicas(scene.spec) and fit:
-        chosen = max(fit, key=lambda replica: replica.rank)
+        chosen = _most_advanced(fit)
         update = {
             "leader": pod_name(scene.job.metadata.name, PodRole.AGGREGATOR, chosen.pod.index, chosen.pod.ordinal),
             "uid": chosen.pod.incarnation,
@@ -182,6 +188,16 @@ def _elect(scene: Scene, known: AggregatorStatus, replicas: list[_Replica]) -> S
     nobody = _leadership(scene, known)
     asked = [replica.pod for replica in replicas if replica not in bound]
     return Step(status=status, actions=tuple(_appoint(pod, nobody) for pod in asked))
+
+
+def _most_advanced(fit: list[_Replica]) -> _Replica:
+    """The highest stamp says which model may have been acknowledged; of its holders one with the complete record."""
+    highest = max(fit, key=lambda replica: replica.rank)
+    if highest.newest is None:
+        return highest
+    held = (highest.newest.round, highest.newest.digest)
+    equal = [replica for replica in fit if replica.newest and (replica.newest.round, replica.newest.digest) == held]
+    return max(equal, key=lambda replica: (replica.is_closed, replica.rank))
 
 
 def _is_bound(state: AggregatorState, status: FederatedJobStatus) -> bool:
