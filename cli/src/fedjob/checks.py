@@ -1,11 +1,10 @@
-"""What is wrong with a job before anything is started: where it would run here, and where on a cluster."""
+"""What this machine cannot do of a job, seen before anything is started."""
 
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from fedjob_operator.api.local import local_problems
 from fedjob_operator.api.problems import Problem
-from fedjob_operator.api.supported import unsupported_on_cluster
 from fedjob_operator.api.v1alpha1 import FederatedJob
 from fedjob_protocol.builtin import DATA_PARAMETERS, DATA_WITH_PATH, MODEL_PARAMETERS
 from fedjob_protocol.strategies import BUILT_IN_STRATEGIES, ENTRY_POINTS
@@ -21,13 +20,6 @@ def problems_here(job: FederatedJob) -> list[Problem]:
         known_data=DATA_PARAMETERS,
         known_strategies=[*BUILT_IN_STRATEGIES, *installed],
     )
-
-
-def problems_on_cluster(job: FederatedJob) -> list[Problem]:
-    """What the operator of this release cannot do."""
-    if any(group.image for group in job.spec.client_groups):
-        return unsupported_on_cluster(job.spec)  # an image of another release, or the user's, may know other names
-    return unsupported_on_cluster(job.spec, known_models=MODEL_PARAMETERS, known_data=DATA_PARAMETERS)
 
 
 def missing_paths(job: FederatedJob, folder: Path) -> list[Problem]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
-from fedjob.checks import problems_on_cluster
 from fedjob.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Failure
 from fedjob.kubectl import INDEX_LABEL, JOB_LABEL, RESOURCE, ROLE_LABEL, Kubectl, parse_job
 from fedjob.manifest import ManifestError, load_manifest, render_problems
 from fedjob.progress import display_for, say
+from fedjob_operator.api.supported import unsupported_on_cluster
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase, dump
 from fedjob_operator.core.phases import TERMINAL
 
@@ -25,7 +25,7 @@ def submit(kubectl: Kubectl, file: Path, overrides: tuple[str, ...], *, watch_it
     except ManifestError as error:
         say(render_problems(error.problems), stream=sys.stderr)
         return EXIT_USAGE
-    if problems := problems_on_cluster(job):
+    if problems := unsupported_on_cluster(job.spec):
         say(render_problems(problems), stream=sys.stderr)
         return EXIT_USAGE
     document = dump(job)

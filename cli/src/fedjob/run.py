@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from fedjob.checks import missing_paths, problems_here, problems_on_cluster
+from fedjob.checks import missing_paths, problems_here
 from fedjob.engine import Interrupted, Run, execute, utc_now
 from fedjob.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from fedjob.folder import FolderError, RunFolder, choose
@@ -21,6 +21,7 @@ from fedjob_operator.adapters.local import JobFile, leader_folder
 from fedjob_operator.api.immutable import immutable_changes
 from fedjob_operator.api.local import local_notes
 from fedjob_operator.api.problems import Problem
+from fedjob_operator.api.supported import unsupported_on_cluster
 from fedjob_operator.api.v1alpha1 import FederatedJob, FederatedJobStatus, Phase, dump
 from fedjob_protocol.layout import ROUND_LOG_NAME
 
@@ -82,7 +83,7 @@ def validate(file: Path, overrides: tuple[str, ...]) -> int:
     except ManifestError as error:
         say(render_problems(error.problems), stream=sys.stderr)
         return EXIT_USAGE
-    here, on_cluster = problems_here(job), problems_on_cluster(job)
+    here, on_cluster = problems_here(job), unsupported_on_cluster(job.spec)
     nowhere = [problem for problem in here if problem in on_cluster]
     if nowhere:
         say(render_problems(nowhere), stream=sys.stderr)

@@ -11,6 +11,7 @@ from fedjob_operator.api.enums import ClientPods, EvaluationMode, LateJoiners
 from fedjob_operator.api.hyperparameters import not_built_in, training_problems
 from fedjob_operator.api.problems import Problem
 from fedjob_operator.api.spec import FederatedJobSpec
+from fedjob_protocol.builtin import DATA_PARAMETERS, MODEL_PARAMETERS
 from fedjob_protocol.strategies import BUILT_IN_STRATEGIES
 
 
@@ -42,15 +43,22 @@ def unsupported(
 def unsupported_on_cluster(
     spec: FederatedJobSpec,
     *,
-    known_models: Known | None = None,
-    known_data: Known | None = None,
+    known_models: Known = MODEL_PARAMETERS,
+    known_data: Known = DATA_PARAMETERS,
 ) -> list[Problem]:
     """Return what the operator of this release cannot do; arguments as of `unsupported`.
 
-    Strategies of one's own come with an image of the aggregator that the manifest names.
+    Strategies of one's own come with an image of the aggregator that the manifest names. A group's image may be of
+    another release, or the user's, and know other models and data: nothing is said of those then.
     """
     strategies = None if image_in(spec.aggregator.template, "aggregator") else BUILT_IN_STRATEGIES.keys()
-    others = unsupported(spec, known_models=known_models, known_data=known_data, known_strategies=strategies)
+    is_ours = not any(group.image for group in spec.client_groups)
+    others = unsupported(
+        spec,
+        known_models=known_models if is_ours else None,
+        known_data=known_data if is_ours else None,
+        known_strategies=strategies,
+    )
     return [*_cluster(spec), *others]
 
 

@@ -29,7 +29,6 @@ from fedjob_operator.core.scene import Step
 from fedjob_operator.core.startup import begin_startup
 from fedjob_operator.core.suspension import suspending
 from fedjob_operator.core.tasks import training_config
-from fedjob_protocol.builtin import DATA_PARAMETERS, MODEL_PARAMETERS
 from fedjob_protocol.reasons import Reason
 from fedjob_protocol.tasks import OptimizerConfig, TrainingConfig
 
@@ -181,9 +180,7 @@ def _spec_problems(job: FederatedJob, platform: Platform) -> list[Problem]:
     problems = spec_problems(job.spec)
     if problems or not platform.has_containers:
         return problems
-    if any(group.image for group in job.spec.client_groups):
-        return unsupported_on_cluster(job.spec)  # an image of another release, or the user's, may know other names
-    return unsupported_on_cluster(job.spec, known_models=MODEL_PARAMETERS, known_data=DATA_PARAMETERS)
+    return unsupported_on_cluster(job.spec)
 
 
 def _layout_problems(job: FederatedJob) -> list[Problem]:
