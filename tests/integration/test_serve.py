@@ -1,7 +1,6 @@
 """`fedjob serve`: clients register, sessions are started by curl and by the page, and go on after it was killed."""
 
 import json
-import signal
 import subprocess
 import urllib.error
 import urllib.parse
@@ -38,6 +37,13 @@ class Server:
                 start_new_session=True,
             )
         wait_until(self.is_up, f"that it serves:\n{self.output()}")
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end of its children: until then they serve at its port."""
+        children = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+        self.process.kill()
+        self.process.wait()
+        assert_gone(children)
 
     def output(self) -> str:
         return self._output.read_text(encoding="utf-8")
@@ -90,10 +96,7 @@ def serving(folder: Path, *arguments: str, port: int = 0) -> Iterator[Server]:
     try:
         yield server
     finally:
-        children = psutil.Process(server.process.pid).children(recursive=True) if server.process.poll() is None else []
-        server.process.kill()
-        server.process.wait()
-        assert_gone(children)
+        server.kill()
 
 
 IDLE = "Federated Learning server running. Status: IDLE"
@@ -196,8 +199,7 @@ def test_a_session_goes_on_after_the_server_was_killed_and_the_next_continues_fr
         assert server.train(rounds=200, epochs=5)[0] == 202
         folder = Folder(tmp_path / "served")
         wait_until(lambda: folder.committed() >= 2, "round 2")
-        server.process.send_signal(signal.SIGKILL)
-        server.process.wait()
+        server.kill()
         before = folder.rounds()
         with serving(tmp_path / "served", port=port) as again:
             wait_until(lambda: again.status().endswith("CLIENTS_TRAINING"), "that the session goes on")
