@@ -1,6 +1,7 @@
 """`fedjob run` and its neighbours as a user meets them: exit codes, lines, JSON, folders, follow-up commands."""
 
 import json
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -75,6 +76,24 @@ def test_a_finished_job_has_printed_a_line_for_each_round_its_model_and_its_dige
     assert f"digest: {Folder(folder / 'runs' / 'small').status().model.digest}" in lines
     (model,) = [line.removeprefix("model: ") for line in lines if line.startswith("model: ")]
     assert (folder / model).is_file()
+
+
+def test_the_round_log_says_what_computed_each_update(finished):
+    folder, _ = finished
+    records = Folder(folder / "runs" / "small").rounds()
+    (machine,) = {item.machine for record in records for item in record.contributors}
+    assert "threads 1" in machine
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="names of x86-64 kernels")
+def test_other_kernels_of_the_linear_algebra_are_told_apart_in_the_round_log(tmp_path):
+    file = write_manifest(tmp_path, SMALL)
+    said = set()
+    for kernels in ("Nehalem", "Prescott"):  # any x86-64 processor has their instructions
+        done = fedjob("run", file, "--dir", tmp_path / kernels, cwd=tmp_path, OPENBLAS_CORETYPE=kernels)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said |= {item.machine for record in Folder(tmp_path / kernels).rounds() for item in record.contributors}
+    assert len(said) == 2, said
 
 
 def test_the_three_commands_that_a_finished_job_prints_run_as_printed(finished):

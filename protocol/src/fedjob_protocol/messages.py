@@ -137,6 +137,9 @@ class Contribution(Answer):
     """The same after each epoch, with its number as ``epoch``; of many epochs some, evenly, and always the last."""
     labels: LabelCounts | None = Field(default=None, exclude_if=lambda labels: labels is None)
     """Training examples of each class, where one data set is divided among the clients."""
+    machine: str | None = Field(default=None, exclude_if=lambda machine: machine is None)
+    """What computed it, in the client's words: processor, kernels of the linear algebra, threads. The bits of an update
+    depend on it, and with them the model's digest. Clients of a release before do not say it."""
 
 
 class RefusedUpdate(Answer):
@@ -284,7 +287,7 @@ class RoundRecord(Answer):
     """By name of a metric: how far the clients lie apart."""
     best: bool = False
     fingerprint: dict[str, str] = Field(default_factory=dict)
-    """Versions, CPU and thread counts that the bits of the result may depend on."""
+    """Versions of the aggregator that the bits of the result may depend on; see also ``machine`` of a contribution."""
 
 
 class RoundView(Answer):

@@ -23,11 +23,14 @@ EPOCHS_HEADER: Final = "Fedjob-Epochs"
 `MAX_METRICS_HEADER_BYTES` and `MAX_EPOCH_METRICS` entries: of many epochs some, evenly, and always the last."""
 SECONDS_HEADER: Final = "Fedjob-Train-Seconds"
 """Seconds that the client trained: a decimal number."""
+MACHINE_HEADER: Final = "Fedjob-Machine"
+"""What computed an update, as far as its bits depend on it: printable ASCII, at most `MAX_MACHINE_LENGTH`."""
 ROUND_HEADER: Final = "Fedjob-Round"
 """Round of a served model."""
 
 MAX_METRICS_HEADER_BYTES: Final = 4096
 MAX_EPOCH_METRICS: Final = 50
+MAX_MACHINE_LENGTH: Final = 256
 MAX_JSON_BODY_BYTES: Final = 4 << 20
 """Largest JSON request that any endpoint reads, in bytes: the opening of a round with as many participants as a job can
 have, whatever their names."""

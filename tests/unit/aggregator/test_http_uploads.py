@@ -46,6 +46,8 @@ async def open_round(api, model=MODEL, **changes):
         (encode(delta()), {"Fedjob-Metrics": '{"loss": NaN}'}, "bad-request", False),
         (encode(delta()), {"Fedjob-Metrics": "[" * 2000}, "bad-request", False),
         (encode(delta()), {"Fedjob-Train-Seconds": "-1"}, "bad-request", False),
+        (encode(delta()), {"Fedjob-Machine": "x" * 257}, "bad-request", False),
+        (encode(delta()), {"Fedjob-Machine": "tab\there"}, "bad-request", False),
         (encode(delta()), {"Fedjob-Job-Uid": "other"}, "wrong-job", False),
         (encode(delta()), {"Fedjob-Boot-Id": "other"}, "wrong-boot", False),
         (encode(delta()), {"attempt": 2}, "round-conflict", False),

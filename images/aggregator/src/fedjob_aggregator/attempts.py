@@ -35,6 +35,7 @@ def with_folded(current: Attempt, event: Folded) -> Attempt:
         metrics=dict(update.metrics),
         epochs=[dict(epoch) for epoch in update.epochs],
         labels=participant.labels,
+        machine=update.machine,
     )
     return replace(
         current,

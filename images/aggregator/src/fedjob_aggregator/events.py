@@ -44,6 +44,7 @@ class Update:
     train_seconds: float | None
     metrics: Mapping[str, float]
     epochs: tuple[Mapping[str, float], ...] = ()
+    machine: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

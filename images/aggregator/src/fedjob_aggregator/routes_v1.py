@@ -39,6 +39,7 @@ from fedjob_protocol.routes import (
     EXAMPLES_HEADER,
     FAILURE_PATH,
     JOB_HEADER,
+    MACHINE_HEADER,
     METRICS_HEADER,
     MODEL_PATH,
     ROUND_PATH,
@@ -133,6 +134,7 @@ UPLOAD_HEADERS: Final = (
     Parameter(METRICS_HEADER, "header", "Training metrics: a JSON object of finite numbers.", kind="string"),
     Parameter(EPOCHS_HEADER, "header", "Metrics after each epoch: a JSON list of such objects.", kind="string"),
     Parameter(SECONDS_HEADER, "header", "Seconds that the client trained."),
+    Parameter(MACHINE_HEADER, "header", "What computed the update, for the round log.", kind="string"),
 )
 
 

@@ -21,7 +21,9 @@ from fedjob_protocol.routes import (
     EPOCHS_HEADER,
     EXAMPLES_HEADER,
     JOB_HEADER,
+    MACHINE_HEADER,
     MAX_EPOCH_METRICS,
+    MAX_MACHINE_LENGTH,
     MAX_METRICS_HEADER_BYTES,
     METRICS_HEADER,
     SECONDS_HEADER,
@@ -62,6 +64,7 @@ def parse_upload(round_number: int, client: int, headers: Headers) -> UploadRequ
         metrics=_metrics(headers.get(METRICS_HEADER)),
         epochs=_epochs(headers.get(EPOCHS_HEADER)),
         train_seconds=_seconds(headers.get(SECONDS_HEADER)),
+        machine=_machine(headers.get(MACHINE_HEADER)),
         length=None if length is None or is_chunked else whole_number(length, "Content-Length", MAX_BODY_BYTES),
         media_type=_media_type(headers.get("Content-Type")),
         content_encoding=headers.get("Content-Encoding"),
@@ -168,6 +171,14 @@ def _epochs(text: str | None) -> tuple[Mapping[str, float], ...]:
     if not isinstance(epochs, list) or len(epochs) > MAX_EPOCH_METRICS or not all(map(_is_epoch, epochs)):
         _refuse(EPOCHS_HEADER, f"a JSON list of at most {MAX_EPOCH_METRICS} objects of finite numbers by name", text)
     return tuple({name: float(value) for name, value in epoch.items()} for epoch in epochs)
+
+
+def _machine(text: str | None) -> str | None:
+    if not text:
+        return None
+    if len(text) > MAX_MACHINE_LENGTH or not (text.isascii() and text.isprintable()):
+        _refuse(MACHINE_HEADER, f"at most {MAX_MACHINE_LENGTH} printable characters of ASCII", text)
+    return text
 
 
 def _is_epoch(epoch: Any) -> bool:

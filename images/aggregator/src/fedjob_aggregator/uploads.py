@@ -45,6 +45,7 @@ class UploadRequest:
     metrics: Mapping[str, float]
     train_seconds: float | None
     epochs: tuple[Mapping[str, float], ...] = ()
+    machine: str | None = None
     length: int | None
     """``None``: not announced."""
     media_type: str | None
@@ -163,6 +164,7 @@ class UploadDesk:
             train_seconds=request.train_seconds,
             epochs=request.epochs,
             metrics=request.metrics,
+            machine=request.machine,
         )
         return update, upload
 

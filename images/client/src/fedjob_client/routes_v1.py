@@ -10,7 +10,7 @@ from fedjob_client.cuda.choice import simple_backend
 from fedjob_client.info import fingerprint
 from fedjob_client.models.builtin import BuiltinTrainer
 from fedjob_client.service import Loaded, Service
-from fedjob_client.training import announced_examples
+from fedjob_client.training import announced_examples, trainer_backend
 from fedjob_protocol import PROTOCOL_VERSION, __version__, routes
 from fedjob_protocol.config import ClientConfig, Role
 from fedjob_protocol.errors import Refusal, Word, quote
@@ -128,7 +128,7 @@ def backend_of(service: Service) -> Literal["cpu", "gpu"]:
     """Where the trainer computes: ``cpu``, unless it says ``gpu``; without a job, where the simple forms do."""
     if service.loaded is None:
         return simple_backend(service.settings.device)
-    return "gpu" if getattr(service.loaded.trainer, "backend", "cpu") == "gpu" else "cpu"
+    return trainer_backend(service.loaded.trainer)
 
 
 def _examples(loaded: Loaded | None) -> dict[str, Any]:

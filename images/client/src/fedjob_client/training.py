@@ -7,11 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 
 from fedjob_client.errors import ArchitectureError, Cancelled, ClientError, GpuFailedError, TrainerError
+from fedjob_client.info import machine
 from fedjob_client.model_cache import LoadedModel
 from fedjob_client.personal import Personal
 from fedjob_client.trainer import EvalConfig, Metrics, OptimizerSettings, Params, TrainConfig, Trainer, one_line
@@ -143,6 +144,7 @@ def train(trainer: Trainer, base: LoadedModel, round_number: int, task: TrainTas
         metrics=metrics,
         train_seconds=seconds,
         epochs=tuple(progress.epochs),
+        machine=machine(trainer_backend(trainer)),
     )
 
 
@@ -163,7 +165,12 @@ def initial(trainer: Trainer, given: LoadedModel | None, task: InitTask) -> Parc
         checked = _fitting(trainer.shared(arrays) if isinstance(trainer, Personal) else arrays, checked)
     params = {name: np.array(array) for name, array in checked.items()}  # the trainer may use its arrays again
     seconds = time.perf_counter() - began
-    return Parcel(body=body_of(params), examples=announced_examples(trainer) or 1, train_seconds=seconds)
+    return Parcel(
+        body=body_of(params),
+        examples=announced_examples(trainer) or 1,
+        train_seconds=seconds,
+        machine=machine(trainer_backend(trainer)),
+    )
 
 
 def _fitting(given: Params, own: Params) -> Params:
@@ -192,6 +199,11 @@ def evaluate(trainer: Trainer, model: LoadedModel, task: EvaluateTask) -> tuple[
     params = {name: np.array(array) for name, array in model.params.items()}
     metrics = trainer.evaluate(params, EvalConfig(round=task.base.round, parameters=task.parameters))
     return finite_metrics(metrics, what="evaluate")
+
+
+def trainer_backend(trainer: Trainer) -> Literal["cpu", "gpu"]:
+    """Where a trainer computes: ``cpu``, unless it says ``gpu``."""
+    return "gpu" if getattr(trainer, "backend", "cpu") == "gpu" else "cpu"
 
 
 def announced_examples(trainer: Trainer) -> int | None:

@@ -73,6 +73,8 @@ class Parcel:
     train_seconds: float = 0.0
     epochs: Sequence[Mapping[str, float]] = ()
     """Metrics after each epoch, with its number as ``epoch``."""
+    machine: str = ""
+    """What computed it: `fedjob_client.info.machine`."""
 
 
 class Transfer:
@@ -149,6 +151,7 @@ class Transfer:
             routes.METRICS_HEADER: metrics_header(parcel.metrics),
             routes.EPOCHS_HEADER: epochs_header(parcel.epochs),
             routes.SECONDS_HEADER: f"{parcel.train_seconds:.6f}",
+            routes.MACHINE_HEADER: parcel.machine,
             **self._authority(),
         }
         body = parcel.body
