@@ -100,7 +100,7 @@ def test_what_a_client_wrote_to_its_volume_is_there_at_its_next_turn(cluster, ho
 
 def test_a_client_whose_node_has_no_device_after_all_is_replaced(cluster, home):
     cluster.set_gpus(1)
-    cluster.refuse_gpus(5)
+    cluster.refuse_gpus(3)
     cluster.submit(home, a_job("j", clients=1, rounds=1, group={"gpus": 1, "backoffLimit": 1}, clientPods="PerRound"))
     cluster.until_phase(home, "j", "Complete", seconds=120)
     assert cluster.status(home, "j")["clients"]["lost"] == 0

@@ -91,15 +91,13 @@ def kubectl(installation: Installation, request: pytest.FixtureRequest) -> Itera
     tool("delete", "namespace", tool.namespace, "--wait=false")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plugin(cluster: str) -> Iterator[Gpus]:
-    """A device plugin."""
+    """A device plugin, not running unless a test started it; from then on to the end of the session."""
     load_plugin(cluster)
     gpus = Gpus(Kubectl(NAMESPACE))
-    gpus.start()
     yield gpus
-    gpus.stop()
-    gpus.kubectl("delete", "namespace", NAMESPACE)
+    gpus.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
 
 
 def make_namespace(tool: Kubectl) -> None:

@@ -43,7 +43,7 @@ class Gpus:
         self.kubectl("rollout", "status", f"daemonset/{NAME}", f"--timeout={SECONDS:.0f}s")
 
     def stop(self) -> None:
-        """Take the plugin away, as when its DaemonSet is deleted, and wait until the scheduler knows."""
+        """Take the plugin away if it is there, as when its DaemonSet is deleted; wait until the scheduler knows."""
         self.kubectl("delete", "daemonset", NAME, "--ignore-not-found", "--cascade=foreground")
         self.await_allocatable(0)
 

@@ -11,7 +11,9 @@ REASON_SECONDS = 60.0
 
 
 LONG_TRAINING = {"epochs": 60, "batchSize": 16, "learningRate": 0.05}
-"""A training of about a second."""
+"""Some tenths of a second in each round: a job that is watched while it learns need not commit a model in each."""
+MANY_ROUNDS = 10_000
+"""More than a test lets a job do."""
 
 
 def digits(name: str, *, rounds: int = 4, clients: int = 3, group: dict[str, Any] | None = None, **spec: Any) -> Any:
@@ -62,6 +64,11 @@ def running(kubectl: Kubectl, selector: str) -> list[str]:
     """Names of the pods whose container runs."""
     pods = kubectl.list("pods", selector)
     return sorted(pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Running")
+
+
+def uids_of(kubectl: Kubectl, selector: str) -> set[str]:
+    """UIDs of pods: another set where one was replaced."""
+    return {pod["metadata"]["uid"] for pod in kubectl.list("pods", selector)}
 
 
 def is_ending(pod: Document) -> bool:

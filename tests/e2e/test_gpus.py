@@ -12,6 +12,7 @@ from tests.e2e.installation import Installation
 from tests.e2e.jobs import (
     JOB_SECONDS,
     LONG_TRAINING,
+    MANY_ROUNDS,
     REASON_SECONDS,
     client_selector,
     digits,
@@ -20,6 +21,7 @@ from tests.e2e.jobs import (
     job_selector,
     mend,
     running,
+    uids_of,
 )
 from tests.support.kubectl import RESOURCE, Kubectl, committed, condition, wait_until
 
@@ -33,7 +35,7 @@ def gpus(plugin: Gpus) -> Gpus:
 
 
 def test_clients_get_gpus_of_their_own_and_nobody_else_sees_one(kubectl, gpus):
-    kubectl.apply(digits("job", clients=2, rounds=30, group={"gpus": 1}, training=LONG_TRAINING))
+    kubectl.apply(digits("job", clients=2, rounds=MANY_ROUNDS, group={"gpus": 1}, training=LONG_TRAINING))
     status = kubectl.wait_for_job("job", lambda status: committed(status) >= 1, "round 1", JOB_SECONDS)
     assert status["gpus"] == {"requested": 2, "held": 2, "waiting": 0}
     clients = running(kubectl, client_selector("job"))
@@ -48,10 +50,12 @@ def test_clients_get_gpus_of_their_own_and_nobody_else_sees_one(kubectl, gpus):
 
 
 def test_a_job_that_waits_for_gpus_says_so_and_starts_when_they_are_free(kubectl, gpus):
-    kubectl.apply(digits("job", clients=3, rounds=2, group={"gpus": 1}, minClients=3))
+    kubectl.apply(digits("first", clients=1, rounds=MANY_ROUNDS, group={"gpus": 1}))
+    wait_until(lambda: bool(running(kubectl, client_selector("first"))), "a job that holds a GPU", JOB_SECONDS)
+    kubectl.apply(digits("job", clients=2, rounds=2, group={"gpus": 1}, minClients=2))
 
     def waits(status: dict) -> bool:
-        return status.get("gpus") == {"requested": 3, "held": 2, "waiting": 1} and (
+        return status.get("gpus") == {"requested": 2, "held": 1, "waiting": 1} and (
             condition(status, "ClientsReady").get("reason") == "GpuUnavailable"
         )
 
@@ -59,13 +63,13 @@ def test_a_job_that_waits_for_gpus_says_so_and_starts_when_they_are_free(kubectl
     message = condition(status, "ClientsReady")["message"]
     assert f"Insufficient {GPU}" in message
     assert "1 GPU is missing" in message
-    gpus.set(3)
+    kubectl("delete", RESOURCE, "first", "--wait=false")
     kubectl.wait_for_job("job", is_complete, "Complete", JOB_SECONDS)
 
 
 def test_a_gpu_that_becomes_unhealthy_is_not_given_to_the_next_pod_and_rounds_go_on_without_it(kubectl, gpus):
-    quorum = {"minClients": 1, "joinWaitSeconds": 1, "roundPolicy": {"minReports": 1, "deadlineSeconds": 5}}
-    kubectl.apply(digits("job", clients=2, rounds=300, group={"gpus": 1}, training=LONG_TRAINING, **quorum))
+    quorum = {"minClients": 1, "joinWaitSeconds": 1, "roundPolicy": {"minReports": 1, "deadlineSeconds": 3}}
+    kubectl.apply(digits("job", clients=2, rounds=MANY_ROUNDS, group={"gpus": 1}, training=LONG_TRAINING, **quorum))
     kubectl.wait_for_job("job", lambda status: committed(status) >= 1, "round 1", JOB_SECONDS)
     first, second = running(kubectl, client_selector("job"))
     lost = devices_of(kubectl, first)
@@ -85,14 +89,17 @@ def test_a_gpu_that_becomes_unhealthy_is_not_given_to_the_next_pod_and_rounds_go
 
 
 def test_a_plugin_that_goes_away_stops_nothing_that_runs(kubectl, gpus):
-    kubectl.apply(digits("job", clients=2, rounds=6, group={"gpus": 1}, training=LONG_TRAINING))
+    kubectl.apply(digits("job", clients=2, rounds=MANY_ROUNDS, group={"gpus": 1}, training=LONG_TRAINING))
     kubectl.wait_for_job("job", lambda status: committed(status) >= 1, "round 1", JOB_SECONDS)
+    uids = uids_of(kubectl, client_selector("job"))
     gpus.stop()
-    kubectl.wait_for_job("job", is_complete, "Complete", JOB_SECONDS)
+    before = committed(kubectl.status("job"))
+    kubectl.wait_for_job("job", lambda status: committed(status) > before + 1, "further rounds", JOB_SECONDS)
+    assert uids_of(kubectl, client_selector("job")) == uids
 
 
-def test_a_job_that_starts_without_the_plugin_waits_for_it(kubectl, gpus):
-    gpus.stop()
+def test_a_job_that_starts_without_the_plugin_waits_for_it(kubectl, plugin):
+    plugin.stop()
     kubectl.apply(digits("job", clients=2, rounds=2, group={"gpus": 1}))
     status = kubectl.wait_for_job(
         "job",
@@ -101,8 +108,8 @@ def test_a_job_that_starts_without_the_plugin_waits_for_it(kubectl, gpus):
         REASON_SECONDS,
     )
     assert f"Insufficient {GPU}" in condition(status, "ClientsReady")["message"]
-    gpus.start()
-    gpus.set(2)
+    plugin.start()
+    plugin.set(2)
     kubectl.wait_for_job("job", is_complete, "Complete", JOB_SECONDS)
 
 
@@ -141,10 +148,11 @@ def watched(kubectl: Kubectl, name: str) -> Iterator[list[tuple[int, int]]]:
 
 
 TURNS = {
-    "rounds": 4,
+    "rounds": 2,
     "clients": 8,
     "roundPolicy": {"clientsPerRound": 4, "deadlineSeconds": 300},
-    "training": LONG_TRAINING,
+    "evaluation": {"modes": []},
+    "objective": None,
 }
 """Four of eight clients in each round."""
 
@@ -182,7 +190,8 @@ def test_a_job_suspended_between_two_waves_gives_all_back_and_repeats_the_round(
     assert not kubectl.names("pods", job_selector("job"))
     assert suspended.get("gpus", {}).get("held", 0) == 0
     kubectl.apply(digits("other", clients=2, rounds=1, group={"gpus": 1}))
-    kubectl.wait_for_job("other", is_complete, "Complete", JOB_SECONDS)
+    wait_until(lambda: len(running(kubectl, client_selector("other"))) == 2, "another job with both", JOB_SECONDS)
+    kubectl("delete", RESOURCE, "other", "--wait=false")
     kubectl.patch(RESOURCE, "job", {"spec": {"suspend": False}})
     resumed = kubectl.wait_for_job("job", is_complete, "Complete", JOB_SECONDS)
     assert resumed["model"]["digest"] == learned
@@ -206,7 +215,7 @@ def test_a_client_that_was_given_a_gpu_it_cannot_use_says_so(kubectl, gpus):
     for name, device in (("auto", "Auto"), ("gpu", "GPU")):
         group = {"gpus": 1, "device": device}
         kubectl.apply(
-            digits(name, clients=1, rounds=30, group=group, model={"name": "softmax"}, training=LONG_TRAINING)
+            digits(name, clients=1, rounds=MANY_ROUNDS, group=group, model={"name": "softmax"}, training=LONG_TRAINING)
         )
 
     def on_the_cpu(status: dict) -> bool:
