@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 ADAPTERS := .venv-adapters
 # Tests side by side; a worker that has none left takes over some of another one's.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# Tests start many processes that import the same modules: compiled once, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 DISTRIBUTIONS := protocol operator images/client images/aggregator cli
 DOCKER ?= docker
 TAG ?= $(shell cat VERSION)
@@ -136,7 +138,8 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 
 $(ADAPTERS)/.dev: requirements/adapters.txt $(PROJECTS)
 	$(PYTHON) -m venv $(ADAPTERS)
-	$(ADAPTERS)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/adapters.txt
+	@# A few of its 12,000 modules are ever imported: those are compiled then.
+	$(ADAPTERS)/bin/python -m pip install --disable-pip-version-check --quiet --no-compile --require-hashes -r requirements/adapters.txt
 	$(ADAPTERS)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e ./%)
 	@touch $@
 
