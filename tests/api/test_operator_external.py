@@ -4,8 +4,7 @@ import pytest
 
 from tests.support.cluster.cluster import eventually
 from tests.support.cluster.jobs import a_job
-from tests.support.outside import HandStarted, hand_started
-from tests.support.runs import wait_until
+from tests.support.outside import hand_started
 
 SECRET = "let-me-in"
 
@@ -64,25 +63,3 @@ def test_only_the_kubelet_reads_the_secret_and_clients_never_see_the_jobs_token(
     with hand_started(tmp_path, server, 2, FEDJOB_REGISTRATION_TOKEN=SECRET) as clients:
         cluster.until_phase(home, "tokens", "Complete")
         assert own not in clients[0].log()
-
-
-def test_a_client_outside_that_vanishes_is_lost_and_takes_part_again_when_it_is_back(cluster, home, door, tmp_path):
-    policy = {"minReports": 1, "deadlineSeconds": 90}
-    job = a_mixed_job("back", door, rounds=4000, minClients=1, roundPolicy=policy)
-    cluster.submit(home, job)
-    server = address(cluster, home, "back")
-    with hand_started(tmp_path, server, 2, FEDJOB_REGISTRATION_TOKEN=SECRET) as (first, _second):
-        cluster.until_committed(home, "back", 1)
-        first.kill()
-        lost = cluster.until(home, "back", lambda status: status["clients"].get("lost") == 1, "that it is lost")
-        assert len(lost["clients"]["lostIndices"]) == 1
-        committed = cluster.committed(home, "back")
-        cluster.until_committed(home, "back", committed + 2)
-        again = HandStarted(tmp_path, server, port=first.port, FEDJOB_REGISTRATION_TOKEN=SECRET)
-        try:
-            wait_until(lambda: cluster.status(home, "back")["clients"]["ready"] == 3, "that it is ready again")
-            again.says("trained on")
-            cluster.change(home, "back", rounds=cluster.committed(home, "back") + 5)
-            cluster.until_phase(home, "back", "Complete")
-        finally:
-            again.kill()

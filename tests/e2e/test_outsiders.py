@@ -31,6 +31,11 @@ def outsider(image: str, server: str) -> Iterator[str]:
         command("docker", "rm", "--force", name)
 
 
+def log(container: str) -> str:
+    """What a container has printed."""
+    return command("sh", "-c", f"docker logs {container} 2>&1")
+
+
 @pytest.fixture
 def server(kubectl: Kubectl) -> str:
     """Where the aggregator of the job "external" is reached from outside: a port of the nodes."""
@@ -52,7 +57,7 @@ def server(kubectl: Kubectl) -> str:
     return f"http://{address}:{port}"
 
 
-def test_two_clients_elsewhere_learn_with_two_pods(kubectl, loaded_images, server):
+def test_two_clients_elsewhere_learn_with_two_pods_vanish_and_one_comes_back(kubectl, loaded_images, server):
     kubectl("create", "secret", "generic", "door", f"--from-literal=token={TOKEN}")
     document = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     document["spec"] |= {"rounds": 10_000, "training": {"epochs": 20, "batchSize": 16}}
@@ -60,18 +65,19 @@ def test_two_clients_elsewhere_learn_with_two_pods(kubectl, loaded_images, serve
     with outsider(loaded_images["client"], server) as first, outsider(loaded_images["client"], server):
         status = kubectl.wait_for_job("external", lambda status: committed(status) >= 2, "round 2", JOB_SECONDS)
         assert status["clients"]["ready"] == 4
-        said = command("sh", "-c", f"docker logs {first} 2>&1")
-        assert "201: registered" in said
-    kubectl.wait_for_job(
+        assert "201: registered" in log(first)
+    lost = kubectl.wait_for_job(
         "external",
-        lambda status: status["clients"]["ready"] == 2,
+        lambda status: (status["clients"]["ready"], status["clients"].get("lost")) == (2, 2),
         "the loss of both outsiders",
         JOB_SECONDS,
     )
-    gone = committed(kubectl.status("external"))
+    assert lost["clients"]["lostIndices"] == [2, 3]
+    gone = committed(lost)
     kubectl.wait_for_job("external", lambda status: committed(status) > gone + 1, "rounds of two", JOB_SECONDS)
-    with outsider(loaded_images["client"], server):
+    with outsider(loaded_images["client"], server) as again:
         kubectl.wait_for_job("external", lambda status: status["clients"]["ready"] == 3, "its return", 60)
+        wait_until(lambda: "trained on" in log(again), "that it takes part again", JOB_SECONDS)
         back = committed(kubectl.status("external"))
         kubectl.patch(RESOURCE, "external", {"spec": {"rounds": back + 3}})
         kubectl.wait_for_job("external", is_complete, "Complete", JOB_SECONDS)
