@@ -11,7 +11,7 @@ REASON_SECONDS = 60.0
 
 
 LONG_TRAINING = {"epochs": 60, "batchSize": 16, "learningRate": 0.05}
-"""Some tenths of a second in each round: a job that is watched while it learns need not commit a model in each."""
+"""A training of some tenths of a second, by the cores of a laptop."""
 MANY_ROUNDS = 10_000
 """More than a test lets a job do."""
 

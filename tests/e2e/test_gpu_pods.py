@@ -80,15 +80,15 @@ def test_node_runtime_priority_and_scheduler_of_the_template_are_what_the_pods_g
         kubectl.apply(digits("without", clients=1, rounds=1, aggregator=others, group={"gpus": 1}))
         storage = {"storage": {"size": "64Mi", "retentionPolicy": {"whenDeleted": "Delete"}}}
         group = {"gpus": 1, "template": {"spec": spec}}
-        pods = {"group": group, "aggregator": {**storage, **others}, "evaluation": others}
-        kubectl.apply(digits("job", clients=2, rounds=MANY_ROUNDS, training=LONG_TRAINING, **pods))
+        placed = {"group": group, "aggregator": {**storage, **others}, "evaluation": others}
+        kubectl.apply(digits("job", clients=2, rounds=MANY_ROUNDS, training=LONG_TRAINING, **placed))
         kubectl.wait_for_job("job", lambda status: committed(status) >= 1, "round 1", JOB_SECONDS)
         pods = kubectl.list("pods", client_selector("job"))
         assert {pod["spec"]["priority"] for pod in pods} == {1234}
         assert [pod["spec"]["overhead"] for pod in pods] == [{"memory": "7Mi"}] * 2
         events = kubectl.list("events")
-        placed = [item for item in events if item["reason"] == "Scheduled"]
-        by = {item["involvedObject"]["name"]: item.get("reportingComponent") for item in placed}
+        scheduled = [item for item in events if item["reason"] == "Scheduled"]
+        by = {item["involvedObject"]["name"]: item.get("reportingComponent") for item in scheduled}
         assert {by[pod["metadata"]["name"]] for pod in pods} == {scheduler}
         (aggregator,) = kubectl.names("pods", f"{job_selector('job')},fedjob.dev/role=aggregator")
         assert by[aggregator] == "default-scheduler"

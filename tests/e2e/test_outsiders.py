@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import yaml
 
-from tests.e2e.jobs import JOB_SECONDS, is_complete, job_selector
+from tests.e2e.jobs import JOB_SECONDS, MANY_ROUNDS, is_complete, job_selector
 from tests.support.kubectl import RESOURCE, Kubectl, command, committed, condition, wait_until
 from tests.support.repository import ROOT
 
@@ -60,7 +60,7 @@ def server(kubectl: Kubectl) -> str:
 def test_two_clients_elsewhere_learn_with_two_pods_vanish_and_one_comes_back(kubectl, loaded_images, server):
     kubectl("create", "secret", "generic", "door", f"--from-literal=token={TOKEN}")
     document = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
-    document["spec"] |= {"rounds": 10_000, "training": {"epochs": 20, "batchSize": 16}}
+    document["spec"] |= {"rounds": MANY_ROUNDS, "training": {"epochs": 20, "batchSize": 16}}
     kubectl.apply(document)
     with outsider(loaded_images["client"], server) as first, outsider(loaded_images["client"], server):
         status = kubectl.wait_for_job("external", lambda status: committed(status) >= 2, "round 2", JOB_SECONDS)
